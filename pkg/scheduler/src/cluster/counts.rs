@@ -1,7 +1,9 @@
 //! Numbers of pods by node and by domain of topology keys, for rules about where pods are beside others. Kept as pods and nodes come and
 //! go; what is counted is what decisions asked for lately.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+
+use smallvec::SmallVec;
 
 use super::carried::Carried;
 use super::inclusions::{Inclusion, InclusionId};
@@ -13,7 +15,7 @@ use super::residents::Residents;
 use super::rosters::{Roster, RosterId, Rosters, Scope};
 use super::selector::PodSelector;
 use super::tally::{Sums, Tally};
-use super::topology::{Column, Topology};
+use super::topology::{Column, NONE, Topology};
 use crate::affinity::Term;
 use crate::pod::PodInfo;
 
@@ -27,6 +29,8 @@ pub enum Sort {
     /// Preferred of either kind, by weight.
     Preferred,
 }
+
+static NOBODY: LazyLock<Tally> = LazyLock::new(Tally::default);
 
 /// Pods by the domains of a key.
 #[derive(Debug, Clone, Copy)]
@@ -112,7 +116,8 @@ impl Counts {
         self.picks.forget_by_namespaces(&mut self.residents, namespaces);
     }
 
-    /// Has pods counted by node (`live`: without those that are going), and by the domains of each scope.
+    /// Has pods counted by node (`live`: without those that are going), and by the domains of each scope. Where no node counts in any
+    /// of these there is nothing to count: a pod may name thousands.
     pub(super) fn ask<'s>(
         &mut self,
         pods: &[Arc<PodSelector>],
@@ -122,10 +127,16 @@ impl Counts {
         namespaces: &Namespaces,
     ) {
         let now = self.now;
+        let scopes = scopes.into_iter();
+        let rosters: SmallVec<[RosterId; 2]> = scopes
+            .map(|scope| self.rosters.ask(&scope, nodes, &mut self.topology, now))
+            .collect();
+        if !rosters.is_empty() && rosters.iter().all(|id| self.rosters.is_empty(*id)) {
+            return;
+        }
         let pick = self.picks.ask(pods, live, &mut self.residents, namespaces, now);
         let Some(pick) = pick else { return };
-        for scope in scopes {
-            let id = self.rosters.ask(&scope, nodes, &mut self.topology, now);
+        for id in rosters {
             pick.count(id, &self.rosters, &self.topology);
         }
     }
@@ -159,11 +170,14 @@ impl Counts {
         pick.unwrap_or_else(|| unreachable!("nobody asked to have these pods counted"))
     }
 
-    /// Its pods by the domains of a key. They have to be asked for before the decision.
-    pub fn tally<'a>(&'a self, pick: &'a Pick, scope: &Scope<'_>) -> Counted<'a> {
+    /// The pods by the domains of a key. They have to be asked for before the decision.
+    pub fn counted(&self, pods: &[Arc<PodSelector>], live: bool, scope: &Scope<'_>) -> Counted<'_> {
         let counted = self.rosters.find(scope).and_then(|id| {
             Some(Counted {
-                tally: pick.tally(id)?,
+                tally: match self.rosters.is_empty(id) {
+                    true => &NOBODY,
+                    false => self.picks.find(pods, live)?.tally(id)?,
+                },
                 column: self.rosters.get(id)?.column(&self.topology),
                 rosters: &self.rosters,
                 id,
@@ -171,6 +185,18 @@ impl Counts {
             })
         });
         counted.unwrap_or_else(|| unreachable!("nobody asked to have these pods counted so"))
+    }
+
+    /// Adds the pods, each `factor` times, by the domains of a key: once, without having them counted from then on.
+    pub fn pour(&self, pods: &PodSelector, column: &Column, factor: i64, namespaces: &Namespaces, sums: &mut Sums) {
+        for resident in self.residents.picked(pods, namespaces) {
+            for (node, number) in &resident.on {
+                let domain = column.domain(*node);
+                if domain != NONE {
+                    *sums.entry(domain).or_default() += factor * i64::from(number.all);
+                }
+            }
+        }
     }
 
     /// The terms of pods on nodes that are about a pod that comes, each with its key's domains and what is counted by them.
@@ -206,7 +232,7 @@ mod tests {
     use super::super::{Cluster, Labels, Selector};
     use super::*;
     use crate::framework::{Plugin, PreFilter};
-    use crate::plugins::PodTopologySpread;
+    use crate::plugins::{InterPodAffinity, PodTopologySpread};
 
     fn pod(cluster: &mut Cluster, uid: usize, label: usize) -> Arc<PodInfo> {
         let term =
@@ -239,7 +265,7 @@ mod tests {
             cluster.note_domains(&key);
             if n % 1000 == 0 {
                 cluster.count(&all, false, [terms]);
-                let counted = cluster.counts().tally(cluster.counts().pick(&all, false), &terms);
+                let counted = cluster.counts().counted(&all, false, &terms);
                 assert_eq!((counted.tally.total, counted.domains()), (8, 1));
             }
         }
@@ -251,8 +277,9 @@ mod tests {
         (0..8).for_each(|n| drop(cluster.remove(&n.to_string())));
         assert!(cluster.counts.residents.is_empty() && cluster.counts.carried.iter().all(Carried::is_empty));
         let counts = cluster.counts();
-        let last = counts.pick(&[selector("a", 2999)], false);
-        assert_eq!(counts.tally(last, &Scope::of_key("zone")).tally.total, 0);
+        let last = counts.counted(&[selector("a", 2999)], false, &Scope::of_key("zone"));
+        assert_eq!(last.tally.total, 0);
+        assert!(counts.picks.are_measured());
     }
 
     #[test]
@@ -275,6 +302,7 @@ mod tests {
             spread.prepare(&pod, &mut cluster);
             let rosters = &cluster.counts.rosters;
             assert_eq!((rosters.len(), rosters.inclusions.len()), (700, 2));
+            assert_eq!(cluster.counts.picks.len(), 0, "no node has any of the keys");
             assert!(matches!(spread.pre_filter(&pod, &cluster), PreFilter::Check(_)));
         }
         for n in 0..1000 {
@@ -301,6 +329,7 @@ mod tests {
             let included = Some(cluster.include(&inclusion));
             let scope = Scope { key: "zone", included };
             cluster.count(&pods, true, [scope]);
+            cluster.count(&pods, true, None);
         }
         let counts = &cluster.counts;
         let known = [
@@ -309,5 +338,63 @@ mod tests {
             counts.rosters.inclusions.len(),
         ];
         assert!(known.iter().all(|len| (1..=17).contains(len)), "{known:?}");
+    }
+
+    fn excluding(value: usize) -> serde_json::Value {
+        json!({"matchExpressions": [{"key": "a", "operator": "NotIn", "values": [value.to_string()]}]})
+    }
+
+    #[test]
+    fn the_more_nodes_their_pods_are_on_the_fewer_are_kept() {
+        const NODES: usize = 4000;
+        let mut cluster = Cluster::default();
+        for n in 0..NODES {
+            let name = n.to_string();
+            let node = json!({"metadata": {"name": name, "labels": {"host": name}}});
+            cluster.set_node(&serde_json::from_value(node).unwrap());
+            let pod = json!({"metadata": {"uid": name, "namespace": "d"}, "spec": {"containers": []}});
+            let pod = Arc::new(PodInfo::new(&serde_json::from_value(pod).unwrap(), &mut cluster.kins));
+            cluster.place(pod, &name);
+        }
+        for n in 0..150 {
+            cluster.settle();
+            let labels = Selector::new(Some(&serde_json::from_value(excluding(n)).unwrap()));
+            let pods = Arc::new(PodSelector::within("d", labels));
+            cluster.count(&[pods], true, [Scope::of_key("host")]);
+        }
+        cluster.settle();
+        let picks = &cluster.counts.picks;
+        // Each has two numbers for each node.
+        let most = (16 << 20) / (2 * 24 * NODES);
+        assert!((most / 2..=most).contains(&picks.len()), "{} of {most}", picks.len());
+        assert!(picks.are_measured());
+    }
+
+    #[test]
+    fn a_pod_with_many_terms_has_not_each_counted() {
+        let mut cluster = Cluster::default();
+        let node = json!({"metadata": {"name": "n", "labels": {"zone": "z"}}});
+        cluster.set_node(&serde_json::from_value(node).unwrap());
+        let term = |n: usize| json!({"topologyKey": if n.is_multiple_of(2) { "zone" } else { "none" }, "labelSelector": excluding(n)});
+        for (number, most) in [(10, 10), (3000, 0)] {
+            let required: Vec<_> = (0..number).map(term).collect();
+            let preferred: Vec<_> = required
+                .iter()
+                .map(|term| json!({"weight": 1, "podAffinityTerm": term}))
+                .collect();
+            let own = json!({"requiredDuringSchedulingIgnoredDuringExecution": required,
+                "preferredDuringSchedulingIgnoredDuringExecution": preferred});
+            let spec = json!({"containers": [], "affinity": {"podAntiAffinity": own}});
+            let pod = json!({"metadata": {"uid": "u", "namespace": "d"}, "spec": spec});
+            let pod = PodInfo::new(&serde_json::from_value(pod).unwrap(), &mut cluster.kins);
+            let before = cluster.counts.picks.len();
+            let plugin = InterPodAffinity::default();
+            plugin.prepare(&pod, &mut cluster);
+            assert!(cluster.counts.picks.len() - before <= most, "{number}");
+            let PreFilter::Check(filter) = plugin.pre_filter(&pod, &cluster) else {
+                panic!("it has terms")
+            };
+            assert!(filter.check(cluster.find("n").unwrap()).is_none());
+        }
     }
 }

@@ -37,20 +37,34 @@ pub struct Pick {
     tallies: IntMap<RosterId, Tally>,
     places: Places,
     asked: u64,
-    /// About how many bytes it takes, wherever its pods are.
-    size: usize,
+    /// About how many bytes it takes without what it counts.
+    bare: usize,
+    /// How many numbers it has, by node and in all tallies.
+    numbers: usize,
 }
+
+/// About how many bytes a number takes in its table, and a tally without numbers.
+const NUMBER: usize = 24;
+const TALLY: usize = 96;
 
 impl Pick {
     fn number(&self, number: Number) -> i64 {
         i64::from(number.all - if self.live { number.going } else { 0 })
     }
 
+    fn size(&self) -> usize {
+        self.bare + NUMBER * self.numbers + TALLY * self.tallies.len()
+    }
+
     fn add(&mut self, node: NodeId, by: i64, rosters: &Rosters, topology: &Topology) {
+        self.numbers -= self.on.len();
         add(&mut self.on, node, by);
+        self.numbers += self.on.len();
         for (id, tally) in &mut self.tallies {
             if let Some(domain) = rosters.domain(*id, node, topology) {
+                self.numbers -= tally.sums.len();
                 tally.add(domain, by);
+                self.numbers += tally.sums.len();
             }
         }
     }
@@ -66,11 +80,12 @@ impl Pick {
             return;
         }
         let mut tally = Tally::default();
-        for (node, pods) in &self.on {
+        for (node, pods) in self.on.iter().filter(|_| !rosters.is_empty(id)) {
             if let Some(domain) = rosters.domain(id, *node, topology) {
                 tally.add(domain, *pods);
             }
         }
+        self.numbers += tally.sums.len();
         self.tallies.insert(id, tally);
     }
 }
@@ -89,6 +104,15 @@ impl Picks {
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.all.len()
+    }
+
+    /// Each knows how many numbers it has.
+    #[cfg(test)]
+    pub fn are_measured(&self) -> bool {
+        self.all.iter().all(|(_, pick)| {
+            let tallies = pick.tallies.values().map(|tally| tally.sums.len());
+            pick.numbers == pick.on.len() + tallies.sum::<usize>()
+        })
     }
 
     /// The pick of these selectors, if there is one.
@@ -126,7 +150,8 @@ impl Picks {
             tallies: IntMap::default(),
             places: Places::new(),
             asked: 0,
-            size: 256 + pods.iter().map(|pods| 32 + pods.size()).sum::<usize>(),
+            bare: 256 + pods.iter().map(|pods| 32 + pods.size()).sum::<usize>(),
+            numbers: 0,
         });
         if let (Some(pick), Some(first)) = (self.all.get_mut(id), pods.first()) {
             pick.places = self.index.insert_selector(id, first);
@@ -139,6 +164,7 @@ impl Picks {
                     }
                 }
             });
+            pick.numbers = pick.on.len();
         }
         self.ids[usize::from(live)].insert(pods.into(), id);
         id
@@ -175,7 +201,7 @@ impl Picks {
 
     /// Forgets those that were not asked for longest, where there are too many.
     pub fn sweep(&mut self, residents: &mut Residents, namespaces: &Namespaces) {
-        let old = self.all.oldest(KEPT, |pick| (pick.asked, pick.size));
+        let old = self.all.oldest(KEPT, |pick| (pick.asked, pick.size()));
         old.into_iter().for_each(|id| self.forget(id, residents, namespaces));
     }
 
@@ -192,7 +218,8 @@ impl Picks {
     pub fn forget_rosters(&mut self, gone: &[RosterId]) {
         for pick in self.all.values_mut() {
             for roster in gone {
-                pick.tallies.remove(roster);
+                let tally = pick.tallies.remove(roster);
+                pick.numbers -= tally.map_or(0, |tally| tally.sums.len());
             }
         }
     }

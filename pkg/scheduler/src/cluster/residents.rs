@@ -108,6 +108,17 @@ impl Residents {
         }
     }
 
+    /// Each kin that this selector picks.
+    pub fn picked<'r>(
+        &'r self,
+        pods: &'r PodSelector,
+        namespaces: &'r Namespaces,
+    ) -> impl Iterator<Item = &'r Resident> {
+        let all = self.candidates(pods, namespaces).into_iter();
+        let all = all.filter_map(|id| self.all.get(&id));
+        all.filter(|resident| pods.picks(&resident.kin, namespaces))
+    }
+
     /// Kins of which it may pick some: those that its rarest equality leaves. Without any, all of its namespaces, so that a decision
     /// looks at most once at each kin for each of its pod's terms (upstream: at each pod).
     fn candidates(&self, pods: &PodSelector, namespaces: &Namespaces) -> Vec<KinId> {

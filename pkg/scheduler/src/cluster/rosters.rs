@@ -100,6 +100,11 @@ impl Rosters {
         self.all.get(id)
     }
 
+    /// No node counts there.
+    pub fn is_empty(&self, id: RosterId) -> bool {
+        self.get(id).is_none_or(|roster| roster.len() == 0)
+    }
+
     /// In which domain of a roster a node counts; none: it does not.
     pub fn domain(&self, id: RosterId, node: NodeId, topology: &Topology) -> Option<DomainId> {
         self.get(id)?.domain(node, &self.inclusions, topology)
@@ -136,6 +141,7 @@ impl Rosters {
             asked: 0,
             size: 256 + scope.key.len() + scope.included.map_or(0, |id| self.inclusions.size(id)),
         };
+        let labelled = topology.column(roster.column).nodes();
         let mut join = |node: NodeId| {
             if let Some(domain) = roster.domain(node, &self.inclusions, topology) {
                 roster.join(domain);
@@ -143,7 +149,7 @@ impl Rosters {
         };
         match scope.included {
             Some(id) => self.inclusions.members(id).for_each(&mut join),
-            None => (0..).zip(nodes).for_each(|(id, _)| join(id)),
+            None => (0..labelled).for_each(join),
         }
         let id = self.all.insert(roster);
         let of_its_own = self.ids.entry(scope.included).or_default();

@@ -64,6 +64,16 @@ impl Column {
         }
     }
 
+    /// Above all numbers of nodes that have the label.
+    pub(super) fn nodes(&self) -> NodeId {
+        NodeId::try_from(self.of.len()).unwrap_or(NodeId::MAX)
+    }
+
+    /// No node ever had the label since somebody asks for it.
+    pub fn is_empty(&self) -> bool {
+        self.of.is_empty()
+    }
+
     /// Above all numbers of domains.
     pub fn end(&self) -> usize {
         self.next as usize
@@ -135,6 +145,8 @@ impl Column {
 pub struct Topology {
     ids: HashMap<Box<str>, KeyId>,
     columns: Slots<Column>,
+    /// The keys of all labels of nodes, and how many nodes have each.
+    labels: HashMap<Box<str>, usize>,
 }
 
 impl Topology {
@@ -149,7 +161,9 @@ impl Topology {
         let id = match self.ids.get(key) {
             Some(id) => *id,
             None => {
-                let nodes = nodes.iter().filter(|node| node.exists);
+                // A pod may name thousands of keys: nobody is asked for those that nobody has.
+                let known = self.labels.contains_key(key);
+                let nodes = nodes.iter().filter(|node| known && node.exists);
                 let column = Column::new(key, nodes.map(|node| (node.id, &*node.facts)));
                 let id = self.columns.insert(column);
                 self.ids.insert(key.into(), id);
@@ -180,6 +194,12 @@ impl Topology {
 
     /// A node is there.
     pub fn join(&mut self, node: NodeId, facts: &Facts) {
+        for key in facts.labels.keys() {
+            match self.labels.get_mut(key.as_str()) {
+                Some(nodes) => *nodes += 1,
+                None => drop(self.labels.insert(key.as_str().into(), 1)),
+            }
+        }
         for column in self.columns.values_mut() {
             column.change(node, None, Some(facts));
         }
@@ -187,8 +207,50 @@ impl Topology {
 
     /// A node that was so is not there any more.
     pub fn leave(&mut self, node: NodeId, facts: &Facts) {
+        for key in facts.labels.keys() {
+            if let Some(nodes) = self.labels.get_mut(key.as_str()) {
+                *nodes -= 1;
+                if *nodes == 0 {
+                    self.labels.remove(key.as_str());
+                }
+            }
+        }
         for column in self.columns.values_mut() {
             column.change(node, Some(facts), None);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_asked_only_for_keys_that_some_have() {
+        let mut topology = Topology::default();
+        let labels = [("zone", "z"), ("host", "h")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let facts = Facts {
+            labels: labels.into(),
+            ..Facts::default()
+        };
+        let node = NodeInfo {
+            exists: true,
+            facts: facts.into(),
+            ..NodeInfo::default()
+        };
+        let nodes = [node];
+        // As long as it has not joined, nobody knows of its labels.
+        for (joined, expected) in [(false, NONE), (true, 1), (false, NONE)] {
+            if joined {
+                topology.join(0, &nodes[0].facts);
+            }
+            let zone = topology.acquire("zone", &nodes);
+            assert_eq!(topology.column(zone).domain(0), expected);
+            topology.release(zone);
+            if joined {
+                topology.leave(0, &nodes[0].facts);
+            }
+        }
+        assert!(topology.labels.is_empty());
     }
 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use smallvec::{SmallVec, smallvec};
 
 use super::sums::{ByKey, OfKey};
-use super::{all_pick, terms};
+use super::{all_pick, sum_up, terms};
 use crate::affinity::{PodTerms, Term};
-use crate::cluster::{Cluster, Counted, NONE, NodeInfo, Pick, Scope, Sort};
+use crate::cluster::{Cluster, Counted, NONE, NodeInfo, Scope, Sort};
 use crate::framework::{Filter, Objection, Trial};
 use crate::pod::PodInfo;
 
-/// Numbers that a trial adds to those that are counted.
-type More = SmallVec<[i64; 2]>;
+/// Numbers that a trial adds to those that are counted, by key.
+type ByLabel = SmallVec<[(Box<str>, i64); 2]>;
 
 /// See the module.
 pub struct Rules<'a> {
@@ -21,8 +21,8 @@ pub struct Rules<'a> {
     terms: &'a PodTerms,
     /// The pods that all required terms are about, by the key of each.
     required: SmallVec<[Counted<'a>; 2]>,
-    /// The pods that each term of anti-affinity is about.
-    anti: SmallVec<[Counted<'a>; 2]>,
+    /// The pods that its anti-affinity is about, by key.
+    anti: SmallVec<[OfKey<'a>; 2]>,
     /// The pods whose anti-affinity is about this one.
     theirs: SmallVec<[OfKey<'a>; 2]>,
     /// It is one of those that its required terms are about.
@@ -41,18 +41,17 @@ impl<'a> Rules<'a> {
         if theirs.is_empty() && own.required.is_empty() && own.anti.is_empty() {
             return None;
         }
-        let counted = |pick: &'a Pick, term: &Term| counts.tally(pick, &Scope::of_key(&term.key));
-        let near = (!own.required.is_empty()).then(|| counts.pick(&own.required_pods, false));
-        let required = near
-            .into_iter()
-            .flat_map(|pick| own.required.iter().map(move |term| counted(pick, term)));
-        let anti = |term: &Arc<Term>| counted(counts.pick(std::slice::from_ref(&term.pods), false), term);
+        let near = |term: &Arc<Term>| counts.counted(&own.required_pods, false, &Scope::of_key(&term.key));
+        let mut anti = ByKey::default();
+        for term in &own.anti {
+            sum_up(term, 1, own, cluster, &mut anti);
+        }
         Some(Rules {
             pod,
             cluster,
             terms: own,
-            required: required.collect(),
-            anti: own.anti.iter().map(anti).collect(),
+            required: own.required.iter().map(near).collect(),
+            anti: anti.finish(),
             theirs,
             likes_itself: all_pick(&own.required, &pod.kin, cluster),
         })
@@ -72,14 +71,17 @@ impl<'a> Rules<'a> {
         let nobody = || all().all(|(at, counted)| counted.tally.total + more(at) == 0);
         together || self.likes_itself && nobody()
     }
+}
 
-    fn away(&self, node: &NodeInfo, more: impl Fn(usize) -> i64) -> bool {
-        let mut all = self.anti.iter().enumerate();
-        all.all(|(at, counted)| {
-            let domain = counted.column.domain(node.id);
-            domain == NONE || counted.tally.of(domain) + more(at) <= 0
-        })
-    }
+/// There is nobody in the node's domains, with what a trial adds by key.
+fn nobody(sums: &[OfKey<'_>], more: &[(Box<str>, i64)], node: &NodeInfo) -> bool {
+    let added = |key: &str| more.iter().find(|(own, _)| **own == *key).map_or(0, |(_, more)| *more);
+    let mut others = more
+        .iter()
+        .filter(|(key, _)| !sums.iter().any(|own| *own.key() == **key));
+    sums.iter()
+        .all(|own| own.of(node).is_none_or(|sum| sum + added(own.key()) <= 0))
+        && others.all(|(key, more)| node.label(key).is_none() || *more <= 0)
 }
 
 const NOT_NEAR: &str = "node(s) didn't match pod affinity rules";
@@ -99,15 +101,19 @@ fn judged(near: bool, away: impl FnOnce() -> bool, liked: impl FnOnce() -> bool)
 
 impl Filter for Rules<'_> {
     fn check(&self, node: &NodeInfo) -> Option<Objection> {
-        let liked = || self.theirs.iter().all(|own| own.of(node).unwrap_or(0) <= 0);
-        judged(self.near(node, |_| 0), || self.away(node, |_| 0), liked)
+        let near = self.near(node, |_| 0);
+        judged(
+            near,
+            || nobody(&self.anti, &[], node),
+            || nobody(&self.theirs, &[], node),
+        )
     }
 
     fn trial(&self) -> Option<Box<dyn Trial + '_>> {
         Some(Box::new(OnTrial {
             rules: self,
             required: smallvec![0; self.required.len()],
-            anti: smallvec![0; self.anti.len()],
+            anti: SmallVec::new(),
             theirs: SmallVec::new(),
         }))
     }
@@ -116,32 +122,23 @@ impl Filter for Rules<'_> {
 struct OnTrial<'r, 'a> {
     rules: &'r Rules<'a>,
     /// Beside the rules'.
-    required: More,
-    anti: More,
-    /// By key.
-    theirs: SmallVec<[(Box<str>, i64); 2]>,
+    required: SmallVec<[i64; 2]>,
+    anti: ByLabel,
+    theirs: ByLabel,
 }
 
-impl OnTrial<'_, '_> {
-    fn liked(&self, node: &NodeInfo) -> bool {
-        let counted = |key: &str| self.rules.theirs.iter().find(|own| own.key() == key);
-        let more = |key: &str| {
-            self.theirs
-                .iter()
-                .find(|(own, _)| **own == *key)
-                .map_or(0, |(_, more)| *more)
-        };
-        let mut known = self.rules.theirs.iter();
-        let mut others = self.theirs.iter().filter(|(key, _)| counted(key).is_none());
-        known.all(|own| own.of(node).is_none_or(|sum| sum + more(own.key()) <= 0))
-            && others.all(|(key, more)| node.label(key).is_none() || *more <= 0)
+fn bump(more: &mut ByLabel, key: &str, by: i64) {
+    match more.iter_mut().find(|(own, _)| **own == *key) {
+        Some((_, more)) => *more += by,
+        None => more.push((key.into(), by)),
     }
 }
 
 impl Trial for OnTrial<'_, '_> {
     fn check(&self, node: &NodeInfo) -> Option<Objection> {
-        let near = self.rules.near(node, |at| self.required[at]);
-        judged(near, || self.rules.away(node, |at| self.anti[at]), || self.liked(node))
+        let (rules, near) = (self.rules, self.rules.near(node, |at| self.required[at]));
+        let away = || nobody(&rules.anti, &self.anti, node);
+        judged(near, away, || nobody(&rules.theirs, &self.theirs, node))
     }
 
     fn change(&mut self, pod: &PodInfo, node: &NodeInfo, by: i64) {
@@ -152,17 +149,14 @@ impl Trial for OnTrial<'_, '_> {
             each.filter(|(counted, _)| has(counted))
                 .for_each(|(_, more)| *more += by);
         }
-        for ((term, counted), more) in rules.terms.anti.iter().zip(&rules.anti).zip(&mut self.anti) {
-            if has(counted) && term.pods.picks(&pod.kin, namespaces) {
-                *more += by;
+        for term in &rules.terms.anti {
+            if node.label(&term.key).is_some() && term.pods.picks(&pod.kin, namespaces) {
+                bump(&mut self.anti, &term.key, by);
             }
         }
         for term in &terms(pod).anti {
             if node.label(&term.key).is_some() && term.pods.concerns(&rules.pod.kin, namespaces) {
-                match self.theirs.iter_mut().find(|(key, _)| *key == term.key) {
-                    Some((_, more)) => *more += by,
-                    None => self.theirs.push((term.key.clone(), by)),
-                }
+                bump(&mut self.theirs, &term.key, by);
             }
         }
     }

@@ -9,6 +9,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use self::sums::ByKey;
 use crate::affinity::{PodTerms, Term};
 use crate::change::{Change, Kind};
 use crate::cluster::{Cluster, Kin, Labels, NodeInfo, Scope, Sort};
@@ -33,10 +34,32 @@ impl Default for InterPodAffinity {
     }
 }
 
+/// The pods of so many terms are counted on from one decision to the next: of each, on thousands of nodes maybe.
+const MANY: usize = 64;
+
 static NO_TERMS: std::sync::LazyLock<PodTerms> = std::sync::LazyLock::new(PodTerms::default);
 
 fn terms(pod: &PodInfo) -> &PodTerms {
     pod.terms.as_deref().unwrap_or(&NO_TERMS)
+}
+
+/// Too many for their pods to be counted on. Of required affinity, all terms together are about some pods.
+fn are_many(terms: &PodTerms) -> bool {
+    terms.anti.len() + terms.preferred.len() > MANY
+}
+
+/// Adds the pods that one of the pod's terms is about, each `factor` times. The terms of a key can be put together: no pod counts less
+/// than nothing.
+fn sum_up<'a>(term: &Term, factor: i64, own: &PodTerms, cluster: &'a Cluster, sums: &mut ByKey<'a>) {
+    let (counts, scope) = (cluster.counts(), Scope::of_key(&term.key));
+    if !are_many(own) {
+        let counted = counts.counted(std::slice::from_ref(&term.pods), false, &scope);
+        return sums.push(counted.column, factor, &counted.tally.sums);
+    }
+    let column = counts.column(&scope);
+    if !column.is_empty() {
+        counts.pour(&term.pods, column, factor, cluster.namespaces(), sums.together(column));
+    }
 }
 
 /// All of the terms are about these pods.
@@ -62,7 +85,10 @@ impl Plugin for InterPodAffinity {
             cluster.count(&terms.required_pods, false, keys);
         }
         for term in terms.anti.iter().chain(terms.preferred.iter().map(|(_, term)| term)) {
-            cluster.count(std::slice::from_ref(&term.pods), false, [Scope::of_key(&term.key)]);
+            match are_many(terms) {
+                true => cluster.note_domains(&term.key),
+                false => cluster.count(std::slice::from_ref(&term.pods), false, [Scope::of_key(&term.key)]),
+            }
         }
     }
 

@@ -3,8 +3,8 @@
 use smallvec::SmallVec;
 
 use super::sums::{ByKey, OfKey};
-use super::{scored, terms};
-use crate::cluster::{Cluster, NodeInfo, Scope};
+use super::{scored, sum_up, terms};
+use crate::cluster::{Cluster, NodeInfo};
 use crate::framework::{MAX_SCORE, Score};
 use crate::pod::PodInfo;
 
@@ -16,9 +16,7 @@ impl<'a> Likes<'a> {
     pub fn new(hard_weight: i64, pod: &'a PodInfo, cluster: &'a Cluster) -> Option<Self> {
         let (counts, mut all) = (cluster.counts(), ByKey::default());
         for (weight, term) in &terms(pod).preferred {
-            let pods = std::slice::from_ref(&term.pods);
-            let counted = counts.tally(counts.pick(pods, false), &Scope::of_key(&term.key));
-            all.push(counted.column, *weight, &counted.tally.sums);
+            sum_up(term, *weight, terms(pod), cluster, &mut all);
         }
         for (sort, factor) in scored(hard_weight) {
             counts.about(sort, &pod.kin, cluster.namespaces(), |column, sums| {

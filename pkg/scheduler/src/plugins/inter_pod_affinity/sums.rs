@@ -14,6 +14,7 @@ const FEW: usize = 8;
 pub struct OfKey<'a> {
     column: &'a Column,
     terms: SmallVec<[(i64, &'a Sums); 2]>,
+    /// Those that are not looked up one by one.
     together: Option<Sums>,
 }
 
@@ -26,10 +27,8 @@ impl OfKey<'_> {
 
     fn sum(&self, domain: DomainId) -> i64 {
         let of = |sums: &Sums| sums.get(&domain).copied().unwrap_or(0);
-        match &self.together {
-            Some(sums) => of(sums),
-            None => self.terms.iter().map(|(factor, sums)| factor * of(sums)).sum(),
-        }
+        let terms = self.terms.iter().map(|(factor, sums)| factor * of(sums));
+        terms.sum::<i64>() + self.together.as_ref().map_or(0, of)
     }
 
     /// The key whose sums they are.
@@ -45,29 +44,38 @@ pub struct ByKey<'a>(SmallVec<[OfKey<'a>; 2]>);
 impl<'a> ByKey<'a> {
     /// The sums of a term, each multiplied.
     pub fn push(&mut self, column: &'a Column, factor: i64, sums: &'a Sums) {
-        if sums.is_empty() {
-            return;
+        if !sums.is_empty() {
+            self.of(column).terms.push((factor, sums));
         }
-        match self.0.iter_mut().find(|own| ptr::eq(own.column, column)) {
-            Some(own) => own.terms.push((factor, sums)),
-            None => self.0.push(OfKey {
+    }
+
+    /// Sums to add those of further terms to.
+    pub fn together(&mut self, column: &'a Column) -> &mut Sums {
+        self.of(column).together.get_or_insert_default()
+    }
+
+    fn of(&mut self, column: &'a Column) -> &mut OfKey<'a> {
+        let known = self.0.iter().position(|own| ptr::eq(own.column, column));
+        let at = known.unwrap_or_else(|| {
+            self.0.push(OfKey {
                 column,
-                terms: SmallVec::from_iter([(factor, sums)]),
+                terms: SmallVec::new(),
                 together: None,
-            }),
-        }
+            });
+            self.0.len() - 1
+        });
+        &mut self.0[at]
     }
 
     /// All terms are there.
     pub fn finish(mut self) -> SmallVec<[OfKey<'a>; 2]> {
         for own in self.0.iter_mut().filter(|own| own.terms.len() > FEW) {
-            let mut together = Sums::default();
-            for (factor, sums) in &own.terms {
-                for (domain, sum) in *sums {
+            let together = own.together.get_or_insert_default();
+            for (factor, sums) in own.terms.drain(..) {
+                for (domain, sum) in sums {
                     *together.entry(*domain).or_default() += factor * sum;
                 }
             }
-            own.together = Some(together);
         }
         self.0
     }

@@ -52,6 +52,32 @@ fn away(terms: &[&Value]) -> Value {
     hard("podAntiAffinity", terms)
 }
 
+/// As it is, and with more terms than are counted on, about nobody.
+fn few_and_many(affinity: &Value) -> Vec<Value> {
+    let mut many = affinity.clone();
+    let Some(kinds) = many.as_object_mut() else {
+        return vec![many];
+    };
+    let keys = [ZONE, HOSTNAME, "nobody-has-it"].iter().cycle().take(2 * MANY);
+    let terms: Vec<_> = (0..)
+        .zip(keys)
+        .map(|(at, key)| term(&format!("nobody-{at}"), key, &json!({})))
+        .collect();
+    let liked: Vec<_> = terms
+        .iter()
+        .map(|term| json!({"weight": 1, "podAffinityTerm": term}))
+        .collect();
+    let anti = kinds.entry("podAntiAffinity").or_insert_with(|| json!({}));
+    for (field, more) in [
+        ("requiredDuringSchedulingIgnoredDuringExecution", terms),
+        ("preferredDuringSchedulingIgnoredDuringExecution", liked),
+    ] {
+        let own = anti[field].as_array().cloned().unwrap_or_default();
+        anti[field] = json!([own, more].concat());
+    }
+    vec![affinity.clone(), many]
+}
+
 /// `who` is an app, or a namespace and an app: "web", "e/web".
 fn pod(cluster: &mut Cluster, who: &str, affinity: &Value) -> Arc<PodInfo> {
     let (namespace, app) = who.split_once('/').unwrap_or(("d", who));
@@ -131,9 +157,11 @@ fn pods_are_near_and_away_as_they_have_to() {
         ),
         (vec![("a0", "db", away(&[&db_zone]))], plain.clone(), "skips"),
     ] {
-        let mut cluster = with(&there);
-        let asks = pod(&mut cluster, "web", &affinity);
-        assert_eq!(refused(&asks, &mut cluster), expected, "{there:?} {affinity}");
+        for affinity in few_and_many(&affinity) {
+            let mut cluster = with(&there);
+            let asks = pod(&mut cluster, "web", &affinity);
+            assert_eq!(refused(&asks, &mut cluster), expected, "{there:?} {affinity}");
+        }
     }
 }
 
@@ -163,9 +191,11 @@ fn terms_are_about_pods_of_namespaces_with_labels() {
         (vec![db("a0")], of(json!({"labelSelector": null})), ""),
         (vec![db("a0")], of(json!({"labelSelector": {}})), "a0:away a1:away"),
     ] {
-        let mut cluster = with(&there);
-        let asks = pod(&mut cluster, "web", &away(&[&term]));
-        assert_eq!(refused(&asks, &mut cluster), expected, "{there:?} {term}");
+        for affinity in few_and_many(&away(&[&term])) {
+            let mut cluster = with(&there);
+            let asks = pod(&mut cluster, "web", &affinity);
+            assert_eq!(refused(&asks, &mut cluster), expected, "{there:?} {affinity}");
+        }
     }
 }
 
@@ -254,9 +284,11 @@ fn nodes_are_better_where_the_liked_are_and_worse_where_the_others_are() {
         ),
         (deaf, vec![("a0", "db", likes_web)], plain, &[]),
     ] {
-        let mut cluster = with(&there);
-        let asks = pod(&mut cluster, "web", &affinity);
-        assert_eq!(scores(&plugin, &asks, &mut cluster), expected, "{there:?} {affinity}");
+        for affinity in few_and_many(&affinity) {
+            let mut cluster = with(&there);
+            let asks = pod(&mut cluster, "web", &affinity);
+            assert_eq!(scores(&plugin, &asks, &mut cluster), expected, "{there:?} {affinity}");
+        }
     }
 }
 
@@ -279,18 +311,20 @@ fn a_trial_counts_who_comes_and_goes() {
         (vec![("b0", "web", plain.clone())], near(&[&web]), 0, true),
         (vec![("a0", "web", plain)], near(&[&web]), -1, false),
     ] {
-        let mut cluster = with(&there);
-        let asks = pod(&mut cluster, "web", &affinity);
-        let other = pod(&mut cluster, there[0].1, &there[0].2);
-        let plugin = InterPodAffinity::default();
-        plugin.prepare(&asks, &mut cluster);
-        let PreFilter::Check(filter) = plugin.pre_filter(&asks, &cluster) else {
-            unreachable!()
-        };
-        let node = cluster.find("a0").unwrap();
-        let mut trial = filter.trial().unwrap();
-        trial.change(&other, node, comes);
-        assert_eq!(trial.check(node).is_some(), expected, "{there:?} {affinity} {comes}");
+        for affinity in few_and_many(&affinity) {
+            let mut cluster = with(&there);
+            let asks = pod(&mut cluster, "web", &affinity);
+            let other = pod(&mut cluster, there[0].1, &there[0].2);
+            let plugin = InterPodAffinity::default();
+            plugin.prepare(&asks, &mut cluster);
+            let PreFilter::Check(filter) = plugin.pre_filter(&asks, &cluster) else {
+                unreachable!()
+            };
+            let node = cluster.find("a0").unwrap();
+            let mut trial = filter.trial().unwrap();
+            trial.change(&other, node, comes);
+            assert_eq!(trial.check(node).is_some(), expected, "{there:?} {affinity} {comes}");
+        }
     }
 }
 

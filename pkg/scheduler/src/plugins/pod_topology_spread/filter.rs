@@ -59,12 +59,8 @@ impl<'a> Limits<'a> {
     pub fn new(wanted: AllWanted<'a>, cluster: &'a Cluster) -> Self {
         let counts = cluster.counts();
         let included = wanted.included(|inclusion| counts.included(inclusion));
-        let counted = |own: &Wanted<'_>| {
-            counts.tally(
-                counts.pick(std::slice::from_ref(&own.counted), true),
-                &included.scope(own.rule),
-            )
-        };
+        let counted =
+            |own: &Wanted<'_>| counts.counted(std::slice::from_ref(&own.counted), true, &included.scope(own.rule));
         let counted: SmallVec<[Counted<'a>; 2]> = wanted.all.iter().map(counted).collect();
         let pod = wanted.pod;
         let limit = |(wanted, counted): (Wanted<'a>, Counted<'a>)| {

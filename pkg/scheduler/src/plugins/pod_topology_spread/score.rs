@@ -36,7 +36,7 @@ impl<'a> Spreading<'a> {
             let pods = std::slice::from_ref(&own.counted);
             let numbers = match &*own.rule.key {
                 HOSTNAME => Numbers::ByNode(counts.pick(pods, true)),
-                _ => Numbers::ByDomain(counts.tally(counts.pick(pods, true), &included.scope(own.rule)).tally),
+                _ => Numbers::ByDomain(counts.counted(pods, true, &included.scope(own.rule)).tally),
             };
             Part {
                 numbers,
