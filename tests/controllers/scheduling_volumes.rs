@@ -153,7 +153,7 @@ async fn a_pod_whose_volume_is_not_made_is_tried_again() {
     waits(
         &storage,
         "p",
-        "VolumeBinding: binding volumes: provisioning failed for PVC \"c\"",
+        "running PreBind plugin \"VolumeBinding\": binding volumes: provisioning failed for PVC \"c\"",
     )
     .await;
     storage.cluster.until("the claim knows its node again", &selected).await;

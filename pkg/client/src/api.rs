@@ -106,6 +106,14 @@ impl<K> Answer<K> {
     }
 }
 
+/// What the API server said of a request that it refused; else, why there is no answer.
+pub fn words(error: &Error) -> String {
+    match error {
+        Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
 /// A request of whatever kind, and its answer's text.
 fn send(
     client: &Client,

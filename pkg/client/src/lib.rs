@@ -26,7 +26,7 @@ mod service_slices;
 pub mod storage;
 mod subscription;
 
-pub use api::{Answer, Api, Page};
+pub use api::{Answer, Api, Page, words};
 pub use connect::{Remote, RemoteError, in_process, remote, untrusted};
 pub use events::{EventRecorder, SeriesRecorder};
 pub use feed::{Change, Feed, FeedError, Selection};

@@ -1,5 +1,6 @@
 //! What can go wrong in a controller: almost always a request that was refused.
 
+pub use mk8s_client::words as message;
 use std::time::Duration;
 
 use crate::driver::Next;
@@ -121,14 +122,6 @@ pub fn reason(error: &kube::Error) -> &str {
     match error {
         kube::Error::Api(status) => &status.reason,
         _ => "",
-    }
-}
-
-/// The API server's words.
-pub fn message(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
     }
 }
 

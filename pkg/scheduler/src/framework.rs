@@ -121,7 +121,7 @@ pub fn scale(scores: &mut [i64], reverse: bool) {
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
     /// The cluster is not any more as the decision saw it.
-    #[error("{plugin}: {what}")]
+    #[error("plugin {plugin:?}: {what}")]
     Changed {
         /// Whose rule.
         plugin: &'static str,
@@ -129,7 +129,7 @@ pub enum StepError {
         what: String,
     },
     /// The API server refused a write.
-    #[error("{plugin}: {what}: {source}")]
+    #[error("plugin {plugin:?}: {what}: {}", mk8s_client::words(source))]
     Api {
         /// Whose write.
         plugin: &'static str,

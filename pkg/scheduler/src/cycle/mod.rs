@@ -283,6 +283,10 @@ fn refuse(
         said.extend(why.map(|why| format!("preemption: {why}").into()));
         preempted
     });
+    // Of one that makes room, upstream says no more.
+    if matches!(preemption, Some(Preempted::By(_))) {
+        said.clear();
+    }
     let message = match said.is_empty() {
         true => diagnosis.message(),
         false => format!("{} {}", diagnosis.message(), said.join(", ")),

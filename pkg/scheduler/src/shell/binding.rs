@@ -8,7 +8,7 @@ use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Binding as ApiBinding, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
-use mk8s_client::Api;
+use mk8s_client::{Api, words};
 use mk8s_supervisor::JobError;
 
 use super::Scheduler;
@@ -22,10 +22,12 @@ use crate::profile::Profile;
 /// Why a pod was not bound.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    #[error("binding rejected: {0}")]
+    #[error("running Bind plugin \"DefaultBinder\": {}", words(.0))]
     Refused(#[from] kube::Error),
-    #[error("{0}")]
-    Step(#[from] StepError),
+    #[error("running Reserve {0}")]
+    Reserve(#[source] StepError),
+    #[error("running PreBind {0}")]
+    PreBind(#[source] StepError),
     #[error("{0}")]
     Extender(#[from] ExtenderError),
     #[error("binding failed: {0}")]
@@ -37,7 +39,7 @@ impl BindError {
     fn leaves_open(&self) -> bool {
         match self {
             BindError::Refused(error) => !matches!(error, kube::Error::Api(_)),
-            BindError::Step(_) => false,
+            BindError::Reserve(_) | BindError::PreBind(_) => false,
             BindError::Extender(_) | BindError::Ended(_) => true,
         }
     }
@@ -54,7 +56,7 @@ impl Scheduler {
     pub(super) fn assign(&mut self, pod: Arc<PodInfo>, node: NodeId) {
         let name = self.cluster.node(node).name.clone();
         if let Err(error) = self.reserve(&pod, node) {
-            return self.not_bound(&pod, &name, &error.into());
+            return self.not_bound(&pod, &name, &BindError::Reserve(error));
         }
         self.unnominate(&pod.uid, Some(&name));
         self.cluster.place(pod.clone(), &name);
@@ -72,7 +74,7 @@ impl Scheduler {
         self.bindings.spawn("binding", binding, async move {
             said.await;
             for step in before {
-                step.await?;
+                step.await.map_err(BindError::PreBind)?;
             }
             for extender in binders {
                 match extender.bind(&pod, &name).await {
@@ -151,10 +153,14 @@ impl Scheduler {
     fn not_bound(&mut self, pod: &Arc<PodInfo>, node: &str, error: &BindError) {
         tracing::warn!(pod = pod.key(), node, %error, "binding failed");
         self.queue.failed(&pod.uid, Instant::now());
-        let gone = matches!(error, BindError::Refused(kube::Error::Api(status)) if status.code == 404);
-        if !gone {
-            let pod = self.queue.get(&pod.uid).unwrap_or(pod).clone();
-            self.report(&pod, "SchedulerError", error.to_string(), Some("".into()));
+        let pod = self.queue.get(&pod.uid).unwrap_or(pod).clone();
+        match error {
+            BindError::Refused(kube::Error::Api(status)) if status.code == 404 => {}
+            // Somebody else bound it, as an event is about to tell: its condition is whose it is then.
+            BindError::Refused(kube::Error::Api(status)) if status.code == 409 => {
+                self.tell_of_failure(&pod, &error.to_string());
+            }
+            error => self.report(&pod, "SchedulerError", error.to_string(), Some("".into())),
         }
     }
 }

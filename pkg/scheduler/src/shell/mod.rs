@@ -238,11 +238,14 @@ impl Scheduler {
         self.report(pod, "Unschedulable", refusal.message, nominated);
     }
 
+    fn tell_of_failure(&mut self, pod: &PodInfo, message: &str) {
+        let what = ("Warning", "FailedScheduling", "Scheduling");
+        self.recorders.event(pod, &pod.reference(), what, &shortened(message));
+    }
+
     /// Tells why the pod waits.
     fn report(&mut self, pod: &Arc<PodInfo>, reason: &'static str, message: String, nominated: Option<Box<str>>) {
-        let note = shortened(&message);
-        let what = ("Warning", "FailedScheduling", "Scheduling");
-        self.recorders.event(pod, &pod.reference(), what, &note);
+        self.tell_of_failure(pod, &message);
         self.reports.put(Report {
             pod: pod.clone(),
             condition: Some((reason, message)),

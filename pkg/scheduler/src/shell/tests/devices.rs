@@ -1,5 +1,6 @@
 //! Pods with claims of devices.
 
+use super::nominated::full_node;
 use super::*;
 use crate::change::Change;
 

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 
-fn full_node(state: &mut Scheduler) {
+pub fn full_node(state: &mut Scheduler) {
     let node = json!({"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": "2", "pods": "9"}}});
     state.cluster.set_node(&serde_json::from_value(node).unwrap());
 }
@@ -154,4 +154,26 @@ async fn what_changed_while_it_was_tried_is_worth_another_try() {
     state.pod_applied(&large("p", 0, json!({"metadata": {"labels": {"app": "web"}}})));
     state.wait(&pod, Refusal::of_all("none is good"));
     assert!(state.queue.has_next());
+}
+
+#[tokio::test]
+async fn of_a_pod_that_others_bound_meanwhile_nothing_is_written() {
+    let refused = |code: u16, message: &str| {
+        let status = json!({"status": "Failure", "code": code, "reason": "", "message": message});
+        let status: kube::core::Status = serde_json::from_value(status).unwrap();
+        BindError::from(kube::Error::Api(status.boxed()))
+    };
+    for (code, written) in [(404, 0), (409, 0), (500, 1)] {
+        let mut state = without_informers();
+        full_node(&mut state);
+        state.pod_applied(&large("p", 0, json!({})));
+        let pod = state.queue.pop().unwrap();
+        state.assign(pod.clone(), state.cluster.find("n").unwrap().id);
+        let error = refused(code, "pod p is already assigned to node \"m\"");
+        let said = "running Bind plugin \"DefaultBinder\": pod p is already assigned to node \"m\"";
+        assert_eq!(error.to_string(), said);
+        let node = "n".into();
+        state.bound(Binding { pod, node }, Err(error));
+        assert_eq!(state.reports.len(), written, "{code}");
+    }
 }

@@ -144,17 +144,17 @@ async fn what_others_did_meanwhile_stands() {
         (
             "/status",
             given("b", "b0", &["x"]),
-            "DynamicResources: claim d/c got allocated elsewhere in the meantime",
+            "plugin \"DynamicResources\": claim d/c got allocated elsewhere in the meantime",
         ),
         (
             "/metadata/deletionTimestamp",
             going,
-            "DynamicResources: claim d/c got deleted in the meantime",
+            "plugin \"DynamicResources\": claim d/c got deleted in the meantime",
         ),
         (
             "/metadata/uid",
             json!("of another"),
-            "DynamicResources: claim d/c got deleted in the meantime",
+            "plugin \"DynamicResources\": claim d/c got deleted in the meantime",
         ),
     ] {
         let server = server(&wanted, 1);
