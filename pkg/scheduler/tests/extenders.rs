@@ -270,7 +270,7 @@ async fn extenders_choose_who_goes() {
             strange,
             "nodeCacheCapable: true",
             said(
-                " no new claims to deallocate, preemption: extender: AT claims to preempt pod (UID: u) on node: b, but the pod is not found on that node",
+                " preemption: extender: AT claims to preempt pod (UID: u) on node: b, but the pod is not found on that node",
             ),
         ),
         (strange, "ignorable: true", "delete on-a".to_owned()),

@@ -27,6 +27,8 @@ pub struct Refusal {
     pub rows: Rows,
     /// What a preemption would come to; none: it was not tried.
     pub preemption: Option<Preempted>,
+    /// What others than preemption say, where that makes room: told only if it comes to nothing.
+    pub beside: Vec<Cow<'static, str>>,
     /// What plugins do to make room.
     pub writes: Vec<Write>,
     /// A plugin could not tell: whether a node is right is open.
@@ -42,6 +44,7 @@ impl Refusal {
             message,
             rows: ANY,
             preemption: None,
+            beside: Vec::new(),
             writes: Vec::new(),
             failed,
             unfinished: false,
@@ -283,10 +286,10 @@ fn refuse(
         said.extend(why.map(|why| format!("preemption: {why}").into()));
         preempted
     });
-    // Of one that makes room, upstream says no more.
-    if matches!(preemption, Some(Preempted::By(_))) {
-        said.clear();
-    }
+    let beside = match preemption {
+        Some(Preempted::By(_)) => std::mem::take(&mut said),
+        _ => Vec::new(),
+    };
     let message = match said.is_empty() {
         true => diagnosis.message(),
         false => format!("{} {}", diagnosis.message(), said.join(", ")),
@@ -295,6 +298,7 @@ fn refuse(
         message,
         rows,
         preemption,
+        beside,
         writes,
         failed: false,
         unfinished: diagnosis.is_unfinished(),

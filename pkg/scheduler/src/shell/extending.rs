@@ -216,7 +216,8 @@ impl Scheduler {
     }
 
     fn refused_with(&mut self, pod: &Arc<PodInfo>, mut refusal: Refusal, answer: Result<Answer, ExtenderError>) {
-        let said = match answer {
+        let mut said = std::mem::take(&mut refusal.beside);
+        match answer {
             Ok(Answer::Victims(chosen)) => {
                 let standing = self.decided(pod, |profile, cluster| {
                     cycle::prepare(pod, profile, cluster);
@@ -230,14 +231,15 @@ impl Scheduler {
                         refusal.preemption = Some(Preempted::By(Box::new(best)));
                         return self.wait(pod, refusal);
                     }
-                    Some(Some(None)) => "no candidate node for preemption".to_owned(),
+                    Some(Some(None)) => said.push("preemption: no candidate node for preemption".into()),
                 }
             }
             Ok(Answer::Nodes(_)) => return self.queue.failed(&pod.uid, Instant::now()),
-            Err(error) => error.to_string(),
-        };
+            // Upstream tells nothing beside it.
+            Err(error) => said = vec![format!("preemption: {error}").into()],
+        }
         refusal.preemption = Some(Preempted::NotEligible);
-        refusal.add(&format!("preemption: {said}"));
+        refusal.add(&said.join(", "));
         self.wait(pod, refusal);
     }
 
