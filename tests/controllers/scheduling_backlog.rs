@@ -1,6 +1,6 @@
 //! How fast a scheduler that has just begun gives nodes to the pods that wait for it: what a restart of the master means where many do.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Event, Node, Pod, Service};
@@ -17,6 +17,8 @@ const NODES: usize = 5000;
 const PODS: usize = 10_000;
 /// So many requests at once: each waits until what it wrote is safe on the disk.
 const CLIENTS: usize = 64;
+/// How long a scope may take to end.
+const END: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement: hack/bench.sh runs it"]
@@ -27,6 +29,7 @@ async fn pods_that_wait_are_bound_at_once() {
         nodes.create(&PostParams::default(), &node(number)).await.map(drop)
     })
     .await;
+    settle(&cluster, &nodes).await;
     let service = json!({"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}});
     cluster.create::<Service>("default", service).await;
     let pods = cluster.api::<Pod>("default");
@@ -37,12 +40,8 @@ async fn pods_that_wait_are_bound_at_once() {
 
     let bound = WatchParams::default().fields("spec.nodeName!=");
     let mut bound = pods.watch(&bound, "0").await.unwrap().boxed();
-    let scope = Supervisor::new(CancellationToken::new());
     let begun = Instant::now();
-    cluster
-        .plane
-        .plane
-        .run_components(cluster.plane.plane.clients(), &scope);
+    let scope = begin(&cluster);
     let mut seen = 0;
     while seen < PODS {
         let event = bound.next().await.expect("a watch that goes on").unwrap();
@@ -59,7 +58,30 @@ async fn pods_that_wait_are_bound_at_once() {
             crate::cluster::holds(count == PODS, count)
         })
         .await;
-    scope.shutdown(std::time::Duration::from_secs(20)).await;
+    scope.shutdown(END).await;
+}
+
+/// Controllers and scheduler.
+fn begin(cluster: &Cluster) -> Supervisor {
+    let scope = Supervisor::new(CancellationToken::new());
+    let plane = &cluster.plane.plane;
+    plane.run_components(plane.clients(), &scope);
+    scope
+}
+
+/// Has controllers do what they do with nodes that are new.
+async fn settle(cluster: &Cluster, nodes: &Api<Node>) {
+    let scope = begin(cluster);
+    cluster
+        .until("no node is tainted", || async {
+            let all = nodes.list(&ListParams::default()).await.unwrap().items;
+            let tainted = |node: &&Node| node.spec.as_ref().is_some_and(|spec| spec.taints.is_some());
+            let count = all.iter().filter(tainted).count();
+            crate::cluster::holds(count == 0, count)
+        })
+        .await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    scope.shutdown(END).await;
 }
 
 async fn all(count: usize, make: impl AsyncFn(usize) -> kube::Result<()>) {
