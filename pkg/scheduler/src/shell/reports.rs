@@ -1,6 +1,6 @@
 //! What is told of a pod that waits: an Event each time, and its condition and nomination when they change.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -34,10 +34,11 @@ pub struct Reports {
     writing: Jobs<Arc<str>, Option<u64>>,
     /// The pods of `writing`: one write of a pod at a time, or the older could land last. Each ends when its write has.
     flying: HashMap<Arc<str>, watch::Receiver<()>>,
-    /// Waiting for one of `writing` to end, by the pod's uid.
-    waiting: HashMap<Arc<str>, Report>,
-    /// Whose turn is next: each of `waiting`, and some that are there no more.
-    order: VecDeque<Arc<str>>,
+    /// Waiting for one of `writing` to end, by the pod's uid, each with its turn.
+    waiting: HashMap<Arc<str>, (u64, Report)>,
+    /// The pods of `waiting`, by turn.
+    turns: BTreeMap<u64, Arc<str>>,
+    last_turn: u64,
     told: HashMap<Arc<str>, Told>,
 }
 
@@ -59,7 +60,8 @@ impl Reports {
             writing: Jobs::default(),
             flying: HashMap::new(),
             waiting: HashMap::new(),
-            order: VecDeque::new(),
+            turns: BTreeMap::new(),
+            last_turn: 0,
             told: HashMap::new(),
         }
     }
@@ -81,14 +83,19 @@ impl Reports {
             told.revision = None;
         }
         // What an older one says of what this one is silent about has not been written yet.
-        match self.waiting.remove(&uid) {
-            Some(before) => {
+        let turn = match self.waiting.remove(&uid) {
+            Some((turn, before)) => {
                 report.condition = report.condition.or(before.condition);
                 report.nominated = report.nominated.or(before.nominated);
+                turn
             }
-            None => self.order.push_back(uid.clone()),
-        }
-        self.waiting.insert(uid, report);
+            None => {
+                self.last_turn += 1;
+                self.turns.insert(self.last_turn, uid.clone());
+                self.last_turn
+            }
+        };
+        self.waiting.insert(uid, (turn, report));
         self.write_next();
     }
 
@@ -107,7 +114,9 @@ impl Reports {
 
     /// The pod is gone, or has its node: nothing more is written of it.
     pub fn forget(&mut self, uid: &str) {
-        self.waiting.remove(uid);
+        if let Some((turn, _)) = self.waiting.remove(uid) {
+            self.turns.remove(&turn);
+        }
         self.told.remove(uid);
     }
 
@@ -145,13 +154,11 @@ impl Reports {
 
     fn write_next(&mut self) {
         while self.writing.len() < AT_ONCE {
-            let free = self.order.iter().position(|uid| !self.flying.contains_key(uid));
-            let Some(uid) = free.and_then(|at| self.order.remove(at)) else {
+            let mut free = self.turns.values().filter(|uid| !self.flying.contains_key(*uid));
+            let Some((uid, (turn, report))) = free.next().and_then(|uid| self.waiting.remove_entry(uid)) else {
                 return;
             };
-            let Some(report) = self.waiting.remove(&uid) else {
-                continue;
-            };
+            self.turns.remove(&turn);
             let (landed, landing) = watch::channel(());
             self.flying.insert(uid.clone(), landing);
             let api = self.api(&report.pod);
@@ -274,6 +281,21 @@ mod tests {
         reports.written().await.unwrap();
         assert!(!reports.is_current("p", "", 4));
         assert!(reports.is_current("p", "other", 6));
+    }
+
+    #[tokio::test]
+    async fn nothing_stays_of_what_is_not_to_be_written_any_more() {
+        let mut reports = answering([200, 200]);
+        reports.put(nominated("n"));
+        for _ in 0..3 {
+            reports.put(nominated("m"));
+            reports.forget("p");
+        }
+        assert_eq!((reports.len(), reports.turns.len()), (1, 0));
+        reports.put(nominated("m"));
+        reports.written().await.unwrap();
+        reports.written().await.unwrap();
+        assert!(reports.turns.is_empty() && reports.waiting.is_empty() && reports.flying.is_empty());
     }
 
     #[tokio::test]
