@@ -336,8 +336,9 @@ impl Watches {
     /// May there be other kinds after this change? None where its own kind is gone.
     fn hear(&mut self, change: &Change) -> Option<bool> {
         let watch = self.of.get_mut(change.kind())?;
-        // Kinds found in the first discovery are not news; what changes from now on may be.
-        let defines = watch.listed && change.kind().is_of(DEFINING);
+        // What was listed first may have come after the discovery that found its kind; only that there was nothing is no news.
+        let nothing = matches!(change, Change::Listed(_, uids) if uids.is_empty()) && !watch.listed;
+        let defines = change.kind().is_of(DEFINING) && !nothing;
         watch.listed |= matches!(change, Change::Listed(..));
         Some(defines)
     }

@@ -385,25 +385,40 @@ async fn late(server: Late, request: Request<Body>) -> Result<Response<Body>, st
 const EXTENSIONS: &str = "apiextensions.k8s.io";
 const DEFINITIONS: (&str, &str) = ("customresourcedefinitions", "CustomResourceDefinition");
 
-/// One definition, a minute after the list of them; or none.
-struct OneDefinition(bool);
+/// When the one definition is told: in the list of them, so long after it, or never.
+#[derive(Clone, Copy)]
+enum Told {
+    Listed,
+    After(Duration),
+    Never,
+}
+
+struct OneDefinition(Told);
 
 impl Feed for OneDefinition {
     fn open(&self, selection: &Selection, _: Option<u64>) -> Changes {
-        let list = stream::iter([Ok(feed::Change::UpTo(1))]);
-        if !self.0 || selection.plural != DEFINITIONS.0 {
-            return list.chain(stream::pending()).boxed();
+        let end = || stream::iter([Ok(feed::Change::UpTo(2))]).chain(stream::pending());
+        let defined = || Ok(feed::Change::Applied(object("d", 2)));
+        match self.0 {
+            _ if selection.plural != DEFINITIONS.0 => end().boxed(),
+            Told::Never => end().boxed(),
+            Told::Listed => stream::iter([defined()]).chain(end()).boxed(),
+            Told::After(time) => {
+                let made = stream::once(async move {
+                    tokio::time::sleep(time).await;
+                    Ok(feed::Change::Applied(object("d", 3)))
+                });
+                stream::iter([Ok(feed::Change::UpTo(2))])
+                    .chain(made)
+                    .chain(stream::pending())
+                    .boxed()
+            }
         }
-        let made = stream::once(async {
-            tokio::time::sleep(Duration::from_secs(60)).await;
-            Ok(feed::Change::Applied(object("d", 2)))
-        });
-        list.chain(made).chain(stream::pending()).boxed()
     }
 }
 
 /// When the hub shows widgets, which are served from a moment after the start, and how many answers had a body.
-async fn found_after(from: Duration, defined: bool) -> (Duration, u32) {
+async fn found_after(from: Duration, told: Told) -> (Duration, u32) {
     let start = Instant::now();
     let server = Late {
         from: start + from,
@@ -415,7 +430,7 @@ async fn found_after(from: Duration, defined: bool) -> (Duration, u32) {
             tower::service_fn(move |request| late(server.clone(), request)),
             "default",
         ),
-        feed: Arc::new(OneDefinition(defined)),
+        feed: Arc::new(OneDefinition(told)),
         hub: hub.clone(),
         synced: watch::channel(false).0,
     };
@@ -440,12 +455,15 @@ async fn what_the_server_makes_of_a_definition_later_is_seen() {
         (Duration::from_millis(300), Duration::from_secs(3)),
         (Duration::from_secs(5), Duration::from_secs(11)),
     ] {
-        let (at, sent) = found_after(minute + after, true).await;
+        let (at, sent) = found_after(minute + after, Told::After(minute)).await;
         assert!(at < minute + seen, "{at:?}");
         assert_eq!(sent, 3, "what is the same is not sent again");
     }
+    // It was made between the discovery and the list.
+    let (at, _) = found_after(Duration::from_millis(100), Told::Listed).await;
+    assert!(at < Duration::from_secs(1), "{at:?}");
     // Of which nothing tells.
-    let (at, sent) = found_after(minute + Duration::from_secs(5), false).await;
+    let (at, sent) = found_after(minute + Duration::from_secs(5), Told::Never).await;
     assert!(at < minute + Duration::from_secs(35), "{at:?}");
     assert_eq!(sent, 3);
 }
@@ -468,7 +486,7 @@ async fn a_kind_in_another_version_is_told_from_one_that_is_gone() {
     let mut later = Kind::clone(&first);
     later.api.version = "v2".to_owned();
     let later = Arc::new(later);
-    let feed: Arc<dyn Feed> = Arc::new(OneDefinition(false));
+    let feed: Arc<dyn Feed> = Arc::new(OneDefinition(Told::Never));
     let mut watches = Watches::default();
     watches.renew(&feed, std::slice::from_ref(&first));
     let gone = watches.renew(&feed, std::slice::from_ref(&later));
