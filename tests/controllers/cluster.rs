@@ -194,6 +194,7 @@ async fn pretend(client: Client, node: String, token: CancellationToken) {
         let name = pod.metadata.name.clone().unwrap();
         let pods: Api<Pod> = Api::namespaced(client.clone(), pod.metadata.namespace.as_deref().unwrap());
         if pod.metadata.deletion_timestamp.is_some() {
+            end(&pods, &pod).await;
             let _ = pods.delete(&name, &DeleteParams::default().grace_period(0)).await;
             continue;
         }
@@ -226,6 +227,18 @@ async fn pretend(client: Client, node: String, token: CancellationToken) {
             .patch_status(&name, &PatchParams::default(), &Patch::Strategic(status))
             .await;
     }
+}
+
+/// Says, as a node agent does before a pod that was deleted is gone, how it ended: who counts its tries waits for that.
+async fn end(pods: &Api<Pod>, pod: &Pod) {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    if phase.is_some_and(|phase| ["Succeeded", "Failed"].contains(&phase)) {
+        return;
+    }
+    let unready = json!([{"type": "Ready", "status": "False", "lastTransitionTime": "2024-01-01T00:00:00Z"}]);
+    let ended = Patch::Strategic(json!({"status": {"phase": "Failed", "conditions": unready}}));
+    let name = pod.metadata.name.as_deref().unwrap();
+    let _ = pods.patch_status(name, &PatchParams::default(), &ended).await;
 }
 
 /// Holds, or tells what was found.
