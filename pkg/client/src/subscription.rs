@@ -29,6 +29,22 @@ pub enum Event<K> {
     Deleted(Arc<K>),
 }
 
+impl<K: Kind> Event<K> {
+    /// What became of an object that was `old` and is `new`; `last` is its last state where it went in between.
+    pub(crate) fn of(old: Option<Arc<K>>, last: Option<Arc<K>>, new: Option<Arc<K>>) -> [Option<Event<K>>; 2] {
+        match (old, new) {
+            (None, None) => [None, None],
+            (old @ None, Some(new)) => [Some(Event::Applied { old, new }), None],
+            (Some(old), None) => [Some(Event::Deleted(last.unwrap_or(old))), None],
+            (Some(old), Some(new)) if old.meta().uid != new.meta().uid => [
+                Some(Event::Deleted(last.unwrap_or(old))),
+                Some(Event::Applied { old: None, new }),
+            ],
+            (old, Some(new)) => [Some(Event::Applied { old, new }), None],
+        }
+    }
+}
+
 impl<K> Event<K> {
     /// The object as it is, or was last.
     pub fn object(&self) -> &Arc<K> {
@@ -164,16 +180,10 @@ impl<K: Kind> Subscription<K> {
             drop(state);
             let object = |entry: Option<Entry<K>>| entry.and_then(|entry| self.shared.object(&entry));
             let (old, new) = (object(waiting.old), object(new));
-            let last = object(waiting.last);
-            match (old, new) {
-                (None, None) => {}
-                (old @ None, Some(new)) => return Some(Event::Applied { old, new }),
-                (Some(old), None) => return Some(Event::Deleted(last.unwrap_or(old))),
-                (Some(old), Some(new)) if old.meta().uid != new.meta().uid => {
-                    self.next = Some(Event::Applied { old: None, new });
-                    return Some(Event::Deleted(last.unwrap_or(old)));
-                }
-                (old, Some(new)) => return Some(Event::Applied { old, new }),
+            let [first, second] = Event::of(old, object(waiting.last), new);
+            self.next = second;
+            if first.is_some() {
+                return first;
             }
         }
     }

@@ -1,8 +1,8 @@
 //! The loop that all controllers share: events become keys, keys are reconciled by workers, failures come back later.
 //!
-//! A pump per informer turns events into keys and keeps the controller's indexes and expectations; it is the only writer of these, so an
-//! event has always reached the index before the key that it causes is reconciled. Workers start when every pump has seen all objects that
-//! existed at the start. The same key is never reconciled twice at once; different keys are, on as many processors as there are. A panic
+//! A handler per informer turns events into keys and keeps the controller's indexes and expectations; it is the only writer of these, so an
+//! event has always reached the index before the key that it causes is reconciled. Workers start when every handler has heard of all objects
+//! that existed at the start. The same key is never reconciled twice at once; different keys are, on as many processors as there are. A panic
 //! in a reconciliation is a failure of its key, which comes back later like any other.
 //!
 //! When its scope ends, no further key is begun; what is under way is finished, since half a reconciliation would leave behind writes
@@ -17,9 +17,8 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use mk8s_client::{Event, Informer, Kind, WorkQueue};
+use mk8s_client::{Event, Informer, Kind, Registration, WorkQueue};
 use mk8s_supervisor::{Jobs, Supervisor, job};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
@@ -61,58 +60,43 @@ pub trait Reconcile<Q = Key>: Send + Sync + 'static {
 /// Names what an event has reconciled.
 type Keys<K, Q> = Box<dyn FnMut(&Event<K>) -> Vec<Q> + Send>;
 
-/// Collects a controller's pumps, then runs it.
+/// Collects a controller's event handlers, then runs it.
 pub struct Driver<Q: Eq + Hash + Clone + Send + Sync + 'static = Key> {
     name: &'static str,
     scope: Supervisor,
     /// The keys to be reconciled.
     pub queue: WorkQueue<Q>,
-    pumps: Jobs<&'static str, ()>,
-    ready: Vec<watch::Receiver<bool>>,
+    handlers: Vec<Registration>,
+    /// Each ends when an informer's handlers have heard of all objects that existed at the start.
+    synced: Vec<BoxFuture<'static, ()>>,
 }
 
 impl<Q: Eq + Hash + Clone + Display + Send + Sync + 'static> Driver<Q> {
-    /// A driver without pumps, which ends with `scope`.
+    /// A driver without event handlers, which ends with `scope`.
     pub fn new(name: &'static str, scope: &Supervisor) -> Self {
         Driver {
             name,
             scope: scope.clone(),
             queue: WorkQueue::new(name),
-            pumps: Jobs::default(),
-            ready: Vec::new(),
+            handlers: Vec::new(),
+            synced: Vec::new(),
         }
     }
 
-    /// For each event of `informer`, `keys` names what has to be reconciled.
+    /// For each event of `informer`, `keys` names what has to be reconciled. It runs before the informer goes on, for all controllers:
+    /// it never waits.
     pub fn watch<K: Kind>(&mut self, informer: &Informer<K>, keys: impl FnMut(&Event<K>) -> Vec<Q> + Send + 'static) {
-        self.pump(informer, Box::new(keys));
+        self.handle(informer, Box::new(keys));
     }
 
     /// Behind pointers, as what works is: it is in the binary once for each kind, and not for each controller.
-    fn pump<K: Kind>(&mut self, informer: &Informer<K>, mut keys: Keys<K, Q>) {
-        let (name, queue) = (self.name, self.queue.clone());
+    fn handle<K: Kind>(&mut self, informer: &Informer<K>, mut keys: Keys<K, Q>) {
+        let queue = self.queue.clone();
+        let handle = move |event: &Event<K>| keys(event).into_iter().for_each(|key| queue.add(key));
+        self.handlers
+            .push(informer.add_event_handler(self.name, Box::new(handle)));
         let informer = informer.clone();
-        let (ready, seen) = watch::channel(false);
-        self.ready.push(seen);
-        let pump = async move {
-            informer.wait_synced().await;
-            let mut events = informer.subscribe();
-            loop {
-                let event = match events.try_next() {
-                    Some(event) => event,
-                    None => {
-                        ready.send_replace(true);
-                        events.next().await
-                    }
-                };
-                // An object that nobody can make keys of must not make the controller deaf for all others.
-                match std::panic::catch_unwind(AssertUnwindSafe(|| keys(&event))) {
-                    Ok(keys) => keys.into_iter().for_each(|key| queue.add(key)),
-                    Err(panic) => drop(job::record_panic(name, panic.as_ref())),
-                }
-            }
-        };
-        self.pumps.spawn(self.name, "event pump", pump);
+        self.synced.push(async move { informer.wait_synced().await }.boxed());
     }
 
     /// Reconciles, `workers` keys at once, until the scope ends.
@@ -122,16 +106,15 @@ impl<Q: Eq + Hash + Clone + Display + Send + Sync + 'static> Driver<Q> {
 
     async fn run_boxed(mut self, workers: usize, controller: Box<dyn Boxed<Q>>) -> Result<(), Error> {
         let ended = self.work(workers, controller).await;
-        self.pumps.stop().await;
+        drop(self.handlers);
         ended
     }
 
     async fn work(&mut self, workers: usize, controller: Box<dyn Boxed<Q>>) -> Result<(), Error> {
         let (token, overdue) = (self.scope.token().clone(), self.scope.overdue().clone());
-        for seen in &mut self.ready {
+        for synced in std::mem::take(&mut self.synced) {
             tokio::select! {
-                // The sender lives as long as its pump, which never returns.
-                _ = seen.wait_for(|ready| *ready) => {}
+                () = synced => {}
                 () = token.cancelled() => return Ok(()),
             }
         }
@@ -148,7 +131,6 @@ impl<Q: Eq + Hash + Clone + Display + Send + Sync + 'static> Driver<Q> {
         let lost = tokio::select! {
             biased;
             () = token.cancelled() => None,
-            lost = self.pumps.next() => lost,
             lost = working.next() => lost,
         };
         if let Some((part, ended)) = lost.filter(|_| !token.is_cancelled()) {

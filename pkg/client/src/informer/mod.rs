@@ -13,8 +13,9 @@ use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::handlers::{EventHandler, Handlers, Registration};
 use crate::kind::{Kind, View};
-use crate::subscription::{Mailbox, Subscription};
+use crate::subscription::{Event, Mailbox, Subscription};
 
 /// Objects of a packed informer that stay decoded: the ones decoded last. What is worked on is asked for again and again, by
 /// several readers; the rest of a large cluster is not.
@@ -118,9 +119,11 @@ pub(crate) struct State<K> {
     mailboxes: Vec<Weak<Mailbox<K>>>,
 }
 
-/// What an informer's reflector writes and its readers read. Where two locks are held, `state` is taken first.
+/// What an informer's reflector writes and its readers read. Where two locks are held, `handlers` is taken first, then `state`.
 pub(crate) struct Shared<K> {
     view: View,
+    /// Held while a change goes in and is told: what a handler is told of first is what was there when it came.
+    handlers: Mutex<Handlers<K>>,
     pub(crate) state: RwLock<State<K>>,
     /// Those whose decoded form is kept, the oldest first.
     decoded: Mutex<VecDeque<Weak<Packed<K>>>>,
@@ -132,6 +135,7 @@ impl<K: Kind> Shared<K> {
     pub(crate) fn new(view: View) -> Self {
         Shared {
             view,
+            handlers: Mutex::default(),
             state: RwLock::new(State {
                 objects: IntMap::default(),
                 indexes: Vec::new(),
@@ -199,9 +203,12 @@ impl<K: Kind> Shared<K> {
         };
         let old = known.as_ref().and_then(|known| self.object(known));
         let entry = self.entry(text, new.clone());
+        let mut handlers = self.handlers.lock();
         let mut state = self.state.write();
         state.objects.insert(key.clone(), entry);
         state.changed(&key, (known, old.as_deref()), (None, Some(&new)));
+        drop(state);
+        tell(&mut handlers, Event::of(old, None, Some(new)));
         Ok(())
     }
 
@@ -228,9 +235,13 @@ impl<K: Kind> Shared<K> {
             Some(self.entry(text, Arc::new(object)))
         });
         let last = last.unwrap_or_else(|| known.clone());
+        let as_it_was = self.object(&last);
+        let mut handlers = self.handlers.lock();
         let mut state = self.state.write();
         state.objects.remove(key);
         state.changed(key, (Some(known), old.as_deref()), (Some(last), None));
+        drop(state);
+        tell(&mut handlers, Event::of(old, as_it_was, None));
     }
 
     /// A list is whole: what it did not name is gone.
@@ -251,6 +262,10 @@ impl<K: Kind> Shared<K> {
     pub(crate) fn reached(&self, revision: u64) {
         self.revision.send_replace(Some(revision));
     }
+}
+
+fn tell<K>(handlers: &mut Handlers<K>, events: [Option<Event<K>>; 2]) {
+    events.iter().flatten().for_each(|event| handlers.tell(event));
 }
 
 impl<K: Kind> State<K> {
@@ -362,6 +377,18 @@ impl<K: Kind> Informer<K> {
         state.mailboxes.push(Arc::downgrade(&mailbox));
         drop(state);
         Subscription::new(self.shared.clone(), mailbox)
+    }
+
+    /// Has `handle` hear every change before the reflector goes on, beginning with [`Event::Applied`](crate::Event::Applied) for each
+    /// object that exists; what comes with the first list it has heard when that is in. `name` is told with its panics.
+    pub fn add_event_handler(&self, name: &'static str, handle: EventHandler<K>) -> Registration {
+        let mut handlers = self.shared.handlers.lock();
+        let existing = self.entries();
+        handlers.add(
+            name,
+            handle,
+            existing.iter().filter_map(|entry| self.shared.object(entry)),
+        )
     }
 
     /// The index `name`, made by the first who asks for it: `keys_of` says under what an object is found. It changes in one

@@ -141,18 +141,23 @@ async fn reached(informer: &Informer<Pod>, revision: u64) {
         .unwrap_or_else(|_| panic!("at {:?}, not {revision}", informer.revision()));
 }
 
-/// What a subscriber gets that looks now: the old node, the new one.
-fn waiting(events: &mut crate::Subscription<Pod>) -> Vec<(String, Option<String>, Option<String>)> {
-    let node = |pod: &Pod| pod.spec.as_ref().unwrap().node_name.clone().unwrap();
-    let mut all = Vec::new();
-    while let Some(event) = events.try_next() {
-        let name = event.object().metadata.name.clone().unwrap();
-        all.push(match event {
-            Event::Applied { old, new } => (name, old.as_deref().map(node), Some(node(&new))),
-            Event::Deleted(last) => (name, Some(node(&last)), None),
-        });
+/// The name, the old node, the new one.
+type Step = (String, Option<String>, Option<String>);
+
+fn step_of(event: &Event<Pod>) -> Step {
+    let node = |pod: &Arc<Pod>| pod.spec.as_ref().unwrap().node_name.clone().unwrap();
+    let name = event.object().metadata.name.clone().unwrap();
+    match event {
+        Event::Applied { old, new } => (name, old.as_ref().map(node), Some(node(new))),
+        Event::Deleted(last) => (name, Some(node(last)), None),
     }
-    all
+}
+
+/// What a subscriber gets that looks now.
+fn waiting(events: &mut crate::Subscription<Pod>) -> Vec<Step> {
+    std::iter::from_fn(|| events.try_next())
+        .map(|event| step_of(&event))
+        .collect()
 }
 
 /// One whose spec is no spec.
@@ -166,7 +171,7 @@ fn unreadable(name: &str, revision: u64, uid: &str) -> Arc<dyn Stored> {
     })
 }
 
-fn step(name: &str, old: Option<&str>, new: Option<&str>) -> (String, Option<String>, Option<String>) {
+fn step(name: &str, old: Option<&str>, new: Option<&str>) -> Step {
     (name.into(), old.map(Into::into), new.map(Into::into))
 }
 

@@ -99,7 +99,7 @@ type Waiting = BTreeMap<(Timestamp, String), (Key, Want)>;
 /// By their size.
 type Sized = BTreeMap<(i128, String), Labels>;
 
-/// See the top of the file. What it holds follows events; the pumps alone change it, but for volumes that were taken.
+/// See the top of the file. What it holds follows events; the event handlers alone change it, but for volumes that were taken.
 #[derive(Default)]
 pub struct Shelf {
     volumes: HashMap<Slot, BTreeMap<Modes, Sized>>,
