@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Pod, Volume};
 use mk8s_client::{Index, Informer, Kind};
 
 use crate::meta::Key;
-use crate::{meta, pod};
+use crate::{endpoints, meta, pod};
 
 /// Dependents by their manager. What is in another namespace is no dependent, whatever it says: who may write there may have no say in
 /// the manager's.
@@ -53,6 +53,14 @@ pub fn owned_by(namespace: &str, uid: &str) -> String {
 /// Objects by their namespace, and in it by each of their labels: for [`with_labels`].
 pub fn labels<K: Kind>(informer: &Informer<K>) -> Index<K> {
     informer.index("labels", |object| labelled("", object))
+}
+
+/// The same of the pods that have an address to be published: thousands that wait for their nodes are nothing to look at.
+pub fn published(pods: &Informer<Pod>) -> Index<Pod> {
+    pods.index("published", |pod| match endpoints::is_published(pod, true) {
+        true => labelled("", pod),
+        false => Vec::new(),
+    })
 }
 
 /// The objects of a namespace that may have all these labels, and some that do not; without labels, all of the namespace.

@@ -41,7 +41,7 @@ struct Controller {
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let (services, endpoints) = (ctx.informers.of::<Service>(), ctx.informers.of::<Endpoints>());
-    let pods = index::labels(&ctx.informers.of());
+    let pods = index::published(&ctx.informers.of());
     let mut driver = Driver::new(NAME, &ctx.scope);
     follow(&mut driver, &ctx);
     let seen = Arc::<Seen<Key>>::default();

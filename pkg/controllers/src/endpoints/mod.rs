@@ -1,4 +1,4 @@
-//! Which pods answer for a service, and on which ports: the part that EndpointSlices and Endpoints share. Pure, but for the events' pumps.
+//! Which pods answer for a service, and on which ports: the part that EndpointSlices and Endpoints share. Pure, but for the event handlers.
 
 pub mod legacy;
 pub mod mirroring;
@@ -167,7 +167,7 @@ fn named_port(container: &Container, name: &str, protocol: &str) -> Option<i32> 
         .map(|p| p.container_port)
 }
 
-/// The pods that a service selects.
+/// The pods that a service selects, of those that an index by labels has.
 pub fn selected(service: &Service, pods: &Index<Pod>) -> Vec<std::sync::Arc<Pod>> {
     static NONE: BTreeMap<String, String> = BTreeMap::new();
     let selector = service.spec.as_ref().and_then(|s| s.selector.as_ref()).unwrap_or(&NONE);
@@ -223,7 +223,7 @@ fn concerned(event: &Event<Pod>, services: &Selectors) -> Vec<Key> {
         Event::Applied { old, new } => (old.as_deref(), Some(&**new)),
         Event::Deleted(old) => (Some(&**old), None),
     };
-    // One without an address has no endpoint to come or go: thousands that wait for their nodes are nothing to look at.
+    // One without an address has no endpoint to come or go.
     let shows = |pod: Option<&Pod>| pod.is_some_and(|pod| addresses(pod).next().is_some());
     if !shows(old) && !shows(new) {
         return Vec::new();

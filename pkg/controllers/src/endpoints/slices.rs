@@ -46,7 +46,7 @@ struct Controller {
 pub async fn run(ctx: Context) -> Result<(), Error> {
     let (services, nodes) = (ctx.informers.of::<Service>(), ctx.informers.of::<Node>());
     let all_slices = ctx.informers.of::<EndpointSlice>();
-    let pods = index::labels(&ctx.informers.of());
+    let pods = index::published(&ctx.informers.of());
     let slices = all_slices.index("service", |slice| {
         service_of(slice, MANAGER).iter().map(Key::to_string).collect()
     });
