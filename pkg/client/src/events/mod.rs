@@ -28,8 +28,8 @@ use wire::{Manner, Write};
 
 /// Entries remembered for counting; the oldest are forgotten beyond.
 const REMEMBERED: usize = 4096;
-/// Requests under way at once.
-const WRITERS: usize = 32;
+/// Requests under way at once: few, so that what is told of waits for no telling, and as many as fill a server's commits.
+const WRITERS: usize = 8;
 /// Events waiting to be written. More are dropped, since telling must never hold up doing; so many wait only while the API
 /// server is away.
 const QUEUED: usize = 32_768;
