@@ -39,3 +39,7 @@ mod statefulset;
 mod tokens;
 mod volumes;
 mod witness;
+
+/// The binary's: what is measured here is what it does.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

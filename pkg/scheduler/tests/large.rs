@@ -95,6 +95,40 @@ fn decisions_among_5000_nodes() {
     }
 }
 
+/// What the process holds, in bytes: what was freed and is held for what comes is in it.
+fn resident() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+/// In bytes each; its neighbours' rows must not run beside it.
+#[test]
+#[ignore = "a measurement"]
+fn memory_of_nodes_and_pods() {
+    let profile = Profile::default();
+    for (name, shape) in ROWS {
+        let before = resident();
+        let mut cluster = cluster();
+        let of_nodes = resident() - before;
+        let (mut start, held) = (0, resident());
+        for n in 0..5 * PODS {
+            let pod = pod(n, shape, &mut cluster);
+            cycle::prepare(&pod, &profile, &mut cluster);
+            let decision = cycle::decide(&pod, &profile, &cluster, start, |_| 0);
+            start = decision.next_start;
+            let node = cluster.node(decision.node.unwrap()).name.clone();
+            cluster.place(pod, &node);
+        }
+        let of_pods = resident() - held;
+        println!(
+            "{:6} a node, {:6} a pod: {name}",
+            of_nodes / NODES,
+            of_pods / (5 * PODS)
+        );
+        std::mem::forget(cluster);
+    }
+}
+
 /// A node with eight devices of two models.
 fn machine(n: usize, cluster: &mut Cluster) {
     let name = format!("n{n}");
