@@ -1,4 +1,5 @@
-//! The end of the scheduler's scope: a binding under way is waited for and told of, and nothing is decided any more.
+//! The scheduler's scope: while nothing happens nothing wakes it; at its end a binding under way is waited for and told of, and nothing is
+//! decided any more.
 #![allow(clippy::unwrap_used)]
 
 use std::convert::Infallible;
@@ -87,6 +88,38 @@ async fn serve(log: Arc<Mutex<Vec<String>>>, request: Request<Body>) -> Result<R
     }
     let body = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "involvedObject": {}});
     Ok(Response::new(Body::from(body.to_string().into_bytes())))
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_wakes_a_scheduler_whose_pods_have_their_nodes() {
+    let (scope, log) = (
+        Supervisor::new(CancellationToken::new()),
+        Arc::new(Mutex::new(Vec::new())),
+    );
+    let told = log.clone();
+    let client = Client::new(tower::service_fn(move |request| serve(told.clone(), request)), "d");
+    let informers = Informers::fed(Arc::new(Cluster), &scope);
+    mk8s_scheduler::run(client, informers, Config::default(), "test", &scope);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(log.lock().iter().filter(|what| *what == "bound").count(), 2);
+
+    // How often this runtime, in which all of it runs, comes to rest in a day.
+    let rests = async || {
+        let count = || tokio::runtime::Handle::current().metrics().worker_park_count(0);
+        let before = count();
+        tokio::time::sleep(Duration::from_secs(24 * 3600)).await;
+        count() - before
+    };
+    // The events' recorder looks after six minutes whether a series is over.
+    let first = rests().await;
+    let second = rests().await;
+    assert!(scope.shutdown(Duration::from_secs(20)).await);
+    let without = rests().await;
+    // A long wait of the test itself is a few of them, whose number depends on where in the timer's wheel it begins.
+    assert!(
+        first <= without + 15 && second <= without + 3,
+        "{first}, {second}, {without} without"
+    );
 }
 
 #[tokio::test(start_paused = true)]
