@@ -46,14 +46,19 @@ struct Entry {
     place: Place,
 }
 
+/// By the time until which they wait, or since.
+type Waiting = BTreeSet<(Instant, Arc<str>)>;
+
 /// The queue.
 #[derive(Default)]
 pub struct Queue {
     settings: Backoff,
     entries: HashMap<Arc<str>, Entry>,
     active: BTreeMap<Rank, Arc<str>>,
-    backoff: BTreeSet<(Instant, Arc<str>)>,
-    unschedulable: BTreeSet<(Instant, Arc<str>)>,
+    /// Those that back off after a refusal, and those that do after a failure.
+    refused: Waiting,
+    failed: Waiting,
+    unschedulable: Waiting,
     held: held::Held,
     preempting: preempting::Preempting,
     arrivals: u64,
@@ -129,20 +134,13 @@ impl Queue {
     pub fn pop(&mut self) -> Option<Arc<PodInfo>> {
         let uid = match self.active.pop_first() {
             Some((_, uid)) => uid,
-            None => self.pop_backing_off()?,
+            None => self.refused.pop_first()?.1,
         };
         let entry = self.entries.get_mut(&uid)?;
         entry.place = Place::InFlight;
         entry.attempts += 1;
         entry.changed = false;
         Some(entry.pod.clone())
-    }
-
-    fn pop_backing_off(&mut self) -> Option<Arc<str>> {
-        let refused = |uid: &Arc<str>| self.entries.get(uid).is_some_and(|entry| !entry.failed);
-        let first = self.backoff.iter().find(|(_, uid)| refused(uid))?.clone();
-        self.backoff.remove(&first);
-        Some(first.1)
     }
 
     /// No node took it: it waits for an event that may please one of the plugins of `rows`.
@@ -220,11 +218,10 @@ impl Queue {
 
     /// Moves what has waited long enough; says when to look again.
     pub fn tick(&mut self, now: Instant) -> Option<Instant> {
-        while let Some((until, _)) = self.backoff.first() {
-            if *until > now {
-                break;
-            }
-            if let Some((_, uid)) = self.backoff.pop_first()
+        let is_due = |(until, _): &(Instant, Arc<str>)| *until <= now;
+        for backing_off in [&mut self.refused, &mut self.failed] {
+            while backing_off.first().is_some_and(is_due)
+                && let Some((_, uid)) = backing_off.pop_first()
                 && let Some(entry) = self.entries.get_mut(&uid)
             {
                 entry.place = Place::Active;
@@ -239,15 +236,14 @@ impl Queue {
             self.preempting.forget(&uid);
             self.activate(&uid, now);
         }
-        let backoff = self.backoff.first().map(|(until, _)| *until);
+        let backoff = [&self.refused, &self.failed].map(|waiting| Some(waiting.first()?.0));
         let wait = self.unschedulable.first().map(|(since, _)| *since + LONGEST_WAIT);
-        backoff.into_iter().chain(wait).min()
+        backoff.into_iter().flatten().chain(wait).min()
     }
 
     /// Is there a pod to be tried?
     pub fn has_next(&self) -> bool {
-        let refused = |uid: &Arc<str>| self.entries.get(uid).is_some_and(|entry| !entry.failed);
-        !self.active.is_empty() || self.backoff.iter().any(|(_, uid)| refused(uid))
+        !self.active.is_empty() || !self.refused.is_empty()
     }
 
     /// The pod as last seen, if it is still waiting.
@@ -270,7 +266,7 @@ impl Queue {
         let Some(entry) = self.entries.get_mut(&uid) else {
             return;
         };
-        let (rank, place) = (entry.rank, entry.place);
+        let (rank, place, failed) = (entry.rank, entry.place, entry.failed);
         let until = self
             .settings
             .until(entry.attempts, entry.tried)
@@ -279,11 +275,18 @@ impl Queue {
         self.take_out(&uid, rank, place);
         match until {
             Some(until) => {
-                self.backoff.insert((until, uid));
+                self.backing_off(failed).insert((until, uid));
             }
             None => {
                 self.active.insert(rank, uid);
             }
+        }
+    }
+
+    fn backing_off(&mut self, failed: bool) -> &mut Waiting {
+        match failed {
+            true => &mut self.failed,
+            false => &mut self.refused,
         }
     }
 
@@ -293,7 +296,9 @@ impl Queue {
                 self.active.remove(&rank);
             }
             Place::Backoff(until) => {
-                self.backoff.remove(&(until, uid.clone()));
+                // Which of both it is in nobody knows who has its entry no more.
+                let waits = (until, uid.clone());
+                let _ = self.refused.remove(&waits) || self.failed.remove(&waits);
             }
             Place::Unschedulable(_, since) => {
                 self.unschedulable.remove(&(since, uid.clone()));
