@@ -38,7 +38,9 @@ impl BindError {
     /// The pod may be bound all the same: nobody said that it is not.
     fn leaves_open(&self) -> bool {
         match self {
-            BindError::Refused(error) => !matches!(error, kube::Error::Api(_)),
+            // A server that failed, or that somebody waited for too long, may have written it.
+            BindError::Refused(kube::Error::Api(status)) => status.code >= 500,
+            BindError::Refused(_) => true,
             BindError::Reserve(_) | BindError::PreBind(_) => false,
             BindError::Extender(_) | BindError::Ended(_) => true,
         }

@@ -97,6 +97,8 @@ impl Scheduler {
             self.placed(info, node);
         } else if info.deleting {
             self.forget_waiting(&info.uid, None);
+            // One that has no node yet may be a victim too: its binding was under way.
+            self.queue.victim_goes(&info.uid, Instant::now());
         } else if self.profile_of(&info).is_some() {
             self.waits(info, revision(pod));
         }

@@ -93,14 +93,17 @@ fn status(code: u16, reason: &str) -> serde_json::Value {
 async fn what_a_pod_was_given_is_its_own_where_its_binding_may_have_come_about() {
     let pod = |uid: &str, node: Option<&str>| json!({"metadata": {"namespace": "d", "name": "p", "uid": uid}, "spec": {"containers": [], "nodeName": node}});
     let lost = || kube::Error::Service("connection reset".into()).into();
-    let refused = || {
-        let status: kube::core::Status = serde_json::from_value(status(409, "Conflict")).unwrap();
+    let said = |code: u16, reason: &str| {
+        let status: kube::core::Status = serde_json::from_value(status(code, reason)).unwrap();
         kube::Error::Api(status.boxed()).into()
     };
+    let refused = || said(409, "Conflict");
+    let late = || said(504, "Timeout");
     let cancelled = || JobError::Cancelled { job: "binding" }.into();
-    let rows: [(&dyn Fn() -> BindError, _, &[&str]); 7] = [
+    let rows: [(&dyn Fn() -> BindError, _, &[&str]); 8] = [
         (&refused, (200, pod("p", None)), &["PATCH"]),
         (&lost, (200, pod("p", None)), &["GET", "PATCH"]),
+        (&late, (200, pod("p", Some("n"))), &["GET"]),
         (&lost, (200, pod("p", Some("n"))), &["GET"]),
         (&lost, (200, pod("q", Some("n"))), &["GET", "PATCH"]),
         (&lost, (404, status(404, "NotFound")), &["GET", "PATCH"]),

@@ -41,6 +41,24 @@ async fn who_pushes_others_away_is_not_tried_before_they_are_seen_going() {
     assert!(state.queue.has_next(), "what happened meanwhile is not forgotten");
 }
 
+/// Its binding was under way, so that it has no node when it goes.
+#[tokio::test]
+async fn a_victim_that_was_assumed_is_seen_going() {
+    let mut state = without_informers();
+    full_node(&mut state);
+    state.pod_applied(&large("low", 0, json!({})));
+    let info = state.queue.pop().unwrap();
+    let node = state.cluster.find("n").unwrap().id;
+    state.assign(info, node);
+    state.pod_applied(&large("high", 9, json!({})));
+    state.schedule_next();
+    assert_eq!(state.cluster.nominated.node_of("high"), Some("n"));
+    let going = json!({"metadata": {"deletionTimestamp": "2020-01-01T00:00:00Z", "finalizers": ["a/b"]}});
+    state.pod_applied(&large("low", 0, going));
+    state.queue.retry("high", Instant::now());
+    assert!(state.queue.has_next());
+}
+
 #[tokio::test]
 async fn a_pod_that_is_assumed_is_not_nominated_beside() {
     let mut state = without_informers();
