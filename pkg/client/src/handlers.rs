@@ -1,5 +1,6 @@
 //! Who hears of each change where it comes in, in the reflector's own task: one event for all of them, whose object is decoded
-//! once. For what is quick and never waits; who may be slow subscribes.
+//! once. For what is quick and never waits; who may be slow subscribes. Who comes after the first list has what there is decoded
+//! for itself, while the reflector waits: a controller that is started anew.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
@@ -24,6 +25,10 @@ struct Registered<K> {
 }
 
 impl<K> Registered<K> {
+    fn is_kept(&self) -> bool {
+        self.kept.strong_count() > 0
+    }
+
     /// An object that one can't cope with must not make it deaf for all others, nor the others for this one.
     fn hear(&mut self, event: &Event<K>) {
         let heard = std::panic::catch_unwind(AssertUnwindSafe(|| (self.handle)(event)));
@@ -57,13 +62,14 @@ impl<K> Handlers<K> {
             handle,
         };
         existing.for_each(|new| added.hear(&Event::Applied { old: None, new }));
+        self.0.retain(Registered::is_kept);
         self.0.push(added);
         Registration { _kept: kept }
     }
 
     pub(crate) fn tell(&mut self, event: &Event<K>) {
         self.0.retain_mut(|handler| {
-            let is_kept = handler.kept.strong_count() > 0;
+            let is_kept = handler.is_kept();
             if is_kept {
                 handler.hear(event);
             }

@@ -42,6 +42,8 @@ pub(crate) async fn reflect<K: Kind>(feed: Arc<dyn Feed>, selection: Selection, 
                         tracing::error!(%kind, namespace, name, %error, "an object cannot be decoded and stays as it was known");
                         UNDECODABLE.get_or_create(&vec![("kind", kind.clone())]).inc();
                     }
+                    // All handlers have heard of it by now: of many changes others get this thread in between.
+                    tokio::task::coop::consume_budget().await;
                     continue;
                 }
                 Err(FeedError::Expired) => place = Place::default(),

@@ -28,8 +28,10 @@ use wire::{Manner, Write};
 
 /// Entries remembered for counting; the oldest are forgotten beyond.
 const REMEMBERED: usize = 4096;
-/// Requests under way at once: few, so that what is told of waits for no telling, and as many as fill a server's commits.
-const WRITERS: usize = 8;
+/// Requests under way at once: few, so that what is told of waits for no telling, and more as more wait.
+const WRITERS: std::ops::RangeInclusive<usize> = 8..=32;
+/// So many that wait are a request more.
+const WAITING: usize = 64;
 /// Events waiting to be written. More are dropped, since telling must never hold up doing; so many wait only while the API
 /// server is away.
 const QUEUED: usize = 32_768;
@@ -208,7 +210,7 @@ impl Writer {
                     tracing::warn!(waiting, under_way, "events were dropped: they could not be written in time");
                     return self.running.stop().await;
                 }
-                report = reports.recv(), if open && self.running.len() < WRITERS => match report {
+                report = reports.recv(), if open && self.running.len() < writers(reports.len()) => match report {
                     Some(report) => self.told(report),
                     None => open = false,
                 },
@@ -314,7 +316,7 @@ impl Writer {
             }
             !over || waits || known.writing.is_some()
         });
-        let room = WRITERS.saturating_sub(self.running.len());
+        let room = WRITERS.end().saturating_sub(self.running.len());
         let next = if due.len() > room { Duration::from_secs(1) } else { OVER };
         for key in due.into_iter().take(room) {
             self.write(key, Write::Count);
@@ -329,6 +331,10 @@ impl Writer {
         let client = self.client.clone();
         self.running.spawn("event", key, perform(client, request, write));
     }
+}
+
+fn writers(waiting: usize) -> usize {
+    (waiting / WAITING).clamp(*WRITERS.start(), *WRITERS.end())
 }
 
 async fn perform(

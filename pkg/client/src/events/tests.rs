@@ -91,7 +91,17 @@ async fn a_burst_is_written_whole_and_many_at_once() {
         recorder.event(&object(&format!("pod-{number}")), "Normal", "Scheduled", "to a");
     }
     until(&api, |written| written.len() == 3000).await;
-    assert_eq!(api.at_once.lock().1, WRITERS);
+    assert_eq!(api.at_once.lock().1, *WRITERS.end());
+}
+
+#[tokio::test]
+async fn some_are_written_few_at_once() {
+    let (recorder, api) = recorder();
+    for number in 0..300 {
+        recorder.event(&object(&format!("pod-{number}")), "Normal", "Scheduled", "to a");
+    }
+    until(&api, |written| written.len() == 300).await;
+    assert_eq!(api.at_once.lock().1, *WRITERS.start());
 }
 
 #[tokio::test]

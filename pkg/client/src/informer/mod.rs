@@ -85,17 +85,19 @@ impl<K> Entry<K> {
     }
 }
 
+type KeysOf<K> = Box<dyn Fn(&K) -> Vec<String> + Send + Sync>;
+
 /// Objects by something other than their name.
 struct Keyed<K> {
     name: &'static str,
-    keys_of: fn(&K) -> Vec<String>,
+    keys_of: KeysOf<K>,
     found: HashMap<Box<str>, IntSet<Key>>,
 }
 
 impl<K> Keyed<K> {
     /// `key`'s object was `old` and is `new`.
     fn change(&mut self, key: &Key, old: Option<&K>, new: Option<&K>) {
-        let keys = |object: Option<&K>| object.map(self.keys_of).unwrap_or_default();
+        let keys = |object: Option<&K>| object.map(|object| (self.keys_of)(object)).unwrap_or_default();
         let (before, after) = (keys(old), keys(new));
         for at in before.iter().filter(|at| !after.contains(at)) {
             if let Some(set) = self.found.get_mut(at.as_str()) {
@@ -119,7 +121,8 @@ pub(crate) struct State<K> {
     mailboxes: Vec<Weak<Mailbox<K>>>,
 }
 
-/// What an informer's reflector writes and its readers read. Where two locks are held, `handlers` is taken first, then `state`.
+/// What an informer's reflector writes and its readers read. Where several locks are held,
+/// `handlers` is taken first, then `state`, then a packed object's own, then `decoded`.
 pub(crate) struct Shared<K> {
     view: View,
     /// Held while a change goes in and is told: what a handler is told of first is what was there when it came.
@@ -393,7 +396,11 @@ impl<K: Kind> Informer<K> {
 
     /// The index `name`, made by the first who asks for it: `keys_of` says under what an object is found. It changes in one
     /// step with the objects, before any subscriber hears of the change.
-    pub fn index(&self, name: &'static str, keys_of: fn(&K) -> Vec<String>) -> Index<K> {
+    pub fn index(&self, name: &'static str, keys_of: impl Fn(&K) -> Vec<String> + Send + Sync + 'static) -> Index<K> {
+        self.index_boxed(name, Box::new(keys_of))
+    }
+
+    fn index_boxed(&self, name: &'static str, keys_of: KeysOf<K>) -> Index<K> {
         let find = |state: &State<K>| state.indexes.iter().position(|index| index.name == name);
         let known = find(&self.shared.state.read());
         let at = known.unwrap_or_else(|| {

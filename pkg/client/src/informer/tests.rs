@@ -17,7 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::*;
 use crate::feed::{Change, Changes, Feed, FeedError, Selection};
-use crate::{Event, Informers};
+use crate::{Event, Informers, Registration};
 
 struct Text {
     namespace: String,
@@ -212,6 +212,56 @@ async fn a_slow_reader_gets_one_change_per_object_from_what_it_knew_to_what_is()
         waiting(&mut events),
         [step("a", Some("2"), None), step("a", None, Some("3"))]
     );
+}
+
+/// A handler that notes what it hears, and panics at a pod of the name `bad` when it has.
+fn noting(informer: &Informer<Pod>) -> (Registration, Arc<Mutex<Vec<Step>>>) {
+    let noted = Arc::new(Mutex::new(Vec::new()));
+    let heard = noted.clone();
+    let handle = move |event: &Event<Pod>| {
+        let step = step_of(event);
+        heard.lock().push(step.clone());
+        assert_ne!(step.0, "bad");
+    };
+    (informer.add_event_handler("noting", Box::new(handle)), noted)
+}
+
+#[tokio::test]
+async fn a_handler_hears_what_there_is_and_each_change_in_turn_whatever_the_others_do() {
+    let bench = Bench::new();
+    let informer = bench.informers.of::<Pod>();
+    let (first, of_first) = noting(&informer);
+    bench.apply(pod("bad", "n1", 1));
+    bench.apply(with_uid("p", "n1", 2, "one"));
+    bench.up_to(2);
+    reached(&informer, 2).await;
+    let listed = vec![step("bad", None, Some("n1")), step("p", None, Some("n1"))];
+    assert_eq!(*of_first.lock(), listed);
+
+    let (_late, of_late) = noting(&informer);
+    of_late.lock().sort();
+    assert_eq!(*of_late.lock(), listed);
+
+    // Moved; gone and made anew, of which one change tells; gone.
+    bench.apply(with_uid("p", "n2", 3, "one"));
+    bench.apply(with_uid("p", "n3", 4, "two"));
+    bench.delete(with_uid("p", "n4", 5, "two"), 6);
+    bench.up_to(6);
+    reached(&informer, 6).await;
+    let steps = [
+        step("p", Some("n1"), Some("n2")),
+        step("p", Some("n2"), None),
+        step("p", None, Some("n3")),
+        step("p", Some("n4"), None),
+    ];
+    assert_eq!(of_first.lock()[2..], steps);
+    assert_eq!(of_late.lock()[2..], steps);
+
+    drop(first);
+    bench.apply(pod("q", "n1", 7));
+    bench.up_to(7);
+    reached(&informer, 7).await;
+    assert_eq!((of_first.lock().len(), of_late.lock().len()), (6, 7));
 }
 
 #[tokio::test(start_paused = true)]
