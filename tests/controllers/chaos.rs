@@ -87,7 +87,7 @@ async fn kill_again_and_again(cluster: Arc<Cluster>, mut chance: StdRng, end: Ca
             () = tokio::time::sleep(Duration::from_secs(2)) => {}
         }
         // Half of it is for those that end by themselves; what waits is dropped then, as soon as there is a processor for it.
-        let ended = scope.shutdown(Duration::from_millis(400)).await || scope.shutdown(Duration::from_secs(20)).await;
+        let ended = scope.shutdown(Duration::from_millis(400)).await || scope.shutdown(Duration::from_secs(5)).await;
         assert!(ended, "a part outlives its scope");
         killed += 1;
     }

@@ -7,13 +7,14 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::{Patch, PatchParams};
 use kube::core::{Selector, SelectorExt};
-use mk8s_client::{Api, Event, Index, Kind};
+use mk8s_client::{Api, Event, Kind};
 use serde_json::json;
 
 use crate::context::Context;
 use crate::error::{Error, Tried};
 use crate::index::Owned;
 use crate::meta::{self, Key};
+use crate::selecting::Selecting;
 
 /// The owner of kind `O` that manages an object.
 pub fn manager<O: kube::Resource<DynamicType = ()>>(object: &impl kube::Resource) -> Option<Key> {
@@ -21,9 +22,8 @@ pub fn manager<O: kube::Resource<DynamicType = ()>>(object: &impl kube::Resource
     Some(Key::new(meta::namespace(object), &owner.name))
 }
 
-/// Whom the event of a dependent concerns: who manages it, who did before, and who would adopt what is on offer now; `owners` are
-/// by their namespace.
-pub fn owners<O, K>(event: &Event<K>, owners: &Index<O>, selector: fn(&O) -> Option<LabelSelector>) -> Vec<Key>
+/// Whom the event of a dependent concerns: who manages it, who did before, and who would adopt what is on offer now.
+pub fn owners<O, K>(event: &Event<K>, owners: &Selecting<O>) -> Vec<Key>
 where
     O: Kind + kube::Resource<DynamicType = ()>,
     K: Kind,
@@ -35,7 +35,7 @@ where
     let before = old.as_deref().and_then(manager::<O>);
     keys.extend(before.filter(|before| Some(before) != keys.first()));
     if is_offered(old.as_deref(), &**new) {
-        keys.extend(selecting(&**new, owners, selector));
+        keys.extend(adopters(&**new, owners));
     }
     keys
 }
@@ -50,21 +50,12 @@ fn is_offered<K: kube::Resource>(old: Option<&K>, new: &K) -> bool {
 }
 
 /// Those who would adopt an orphan.
-fn selecting<O: Kind>(
-    orphan: &impl kube::Resource,
-    owners: &Index<O>,
-    selector: fn(&O) -> Option<LabelSelector>,
-) -> Vec<Key> {
-    let labels = meta::labels(orphan);
-    if labels.is_empty() {
+fn adopters<O: Kind>(orphan: &impl kube::Resource, owners: &Selecting<O>) -> Vec<Key> {
+    if meta::labels(orphan).is_empty() {
         return Vec::new();
     }
-    let mut owners = owners.get(meta::namespace(orphan));
-    owners.retain(|owner| {
-        let selector = selector(owner).and_then(|s| meta::selector(&s).ok());
-        selector.is_some_and(|s| !s.selects_all() && s.matches(labels))
-    });
-    owners.iter().map(|owner| Key::of(&**owner)).collect()
+    let selecting = owners.who(orphan).filter(|(_, selector)| !selector.selects_all());
+    selecting.map(|(owner, _)| Key::of(&*owner)).collect()
 }
 
 /// What is to be done about a dependent.

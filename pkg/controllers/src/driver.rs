@@ -6,7 +6,8 @@
 //! in a reconciliation is a failure of its key, which comes back later like any other.
 //!
 //! When its scope ends, no further key is begun; what is under way is finished, since half a reconciliation would leave behind writes
-//! of which nobody knows. Only what takes too long is dropped. Nothing of the controller runs when `run` has returned.
+//! of which nobody knows. Only what takes too long is dropped. Nothing of the controller runs when `run` has returned, but a handler that hears of a change
+//! at this moment.
 
 use std::fmt::Display;
 use std::future::Future;

@@ -16,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::{Selector, SelectorExt};
 use mk8s_api::go;
-use mk8s_client::{Event, Index, Informer, Kind, Seen};
+use mk8s_client::{Event, Informer, Kind, Seen};
 use serde_json::{Value, json};
 
 use crate::adoption::{self, manager};
@@ -26,6 +26,7 @@ use crate::error::{Error, Tried, code};
 use crate::hash;
 use crate::index::Owned;
 use crate::meta::{self, Key};
+use crate::selecting::Selecting;
 
 /// How many names are tried for one revision before the next run goes on.
 const TRIES: usize = 10;
@@ -218,14 +219,10 @@ impl History {
 }
 
 /// The sets that an event of a revision concerns. Not that which has just made it: it knows.
-pub fn owners<O: Kind>(
-    event: &Event<ControllerRevision>,
-    in_namespace: &Index<O>,
-    selector: fn(&O) -> Option<LabelSelector>,
-) -> Vec<Key> {
+pub fn owners<O: Kind>(event: &Event<ControllerRevision>, owners: &Selecting<O>) -> Vec<Key> {
     match event {
         Event::Applied { old: None, new } if manager::<O>(&**new).is_some() => Vec::new(),
-        event => adoption::owners(event, in_namespace, selector),
+        event => adoption::owners(event, owners),
     }
 }
 

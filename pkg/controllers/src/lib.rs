@@ -47,6 +47,7 @@ pub mod resource_claim;
 pub mod rest;
 mod rests;
 pub mod scale;
+mod selecting;
 pub mod service_account;
 pub mod service_lb;
 pub mod statefulset;

@@ -109,7 +109,7 @@ fn memory_of_nodes_and_pods() {
     for (name, shape) in ROWS {
         let before = resident();
         let mut cluster = cluster();
-        let of_nodes = resident() - before;
+        let of_nodes = resident().saturating_sub(before);
         let (mut start, held) = (0, resident());
         for n in 0..5 * PODS {
             let pod = pod(n, shape, &mut cluster);
@@ -119,7 +119,7 @@ fn memory_of_nodes_and_pods() {
             let node = cluster.node(decision.node.unwrap()).name.clone();
             cluster.place(pod, &node);
         }
-        let of_pods = resident() - held;
+        let of_pods = resident().saturating_sub(held);
         println!(
             "{:6} a node, {:6} a pod: {name}",
             of_nodes / NODES,

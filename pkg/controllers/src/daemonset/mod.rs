@@ -32,7 +32,8 @@ use crate::history::{self, History, Parent};
 use crate::index::Owned;
 use crate::meta::{self, Key};
 use crate::rests::Rests;
-use crate::{hash, index, pod, replicas};
+use crate::selecting::Selecting;
+use crate::{hash, pod, replicas};
 
 use place::{Fit, Placement};
 use plan::{Daemons, Plan, Why};
@@ -63,7 +64,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let all_pods = ctx.informers.of::<Pod>();
     let revisions = ctx.informers.of::<ControllerRevision>();
     let pods = Owned::of(&all_pods);
-    let in_namespace = index::namespace(&sets);
+    let owners = Selecting::of(&sets, selector);
     let rests = Arc::<Rests<Key>>::default();
     let mut driver = Driver::new(NAME, &ctx.scope);
 
@@ -74,14 +75,14 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         move |event| node_event(event, &sets)
     });
     driver.watch(&all_pods, {
-        let in_namespace = in_namespace.clone();
+        let owners = owners.clone();
         let (queue, rests) = (driver.queue.clone(), rests.clone());
         move |event| {
-            rests.wake(&queue, adoption::owners(event, &in_namespace, selector));
+            rests.wake(&queue, adoption::owners(event, &owners));
             Vec::new()
         }
     });
-    driver.watch(&revisions, move |event| history::owners(event, &in_namespace, selector));
+    driver.watch(&revisions, move |event| history::owners(event, &owners));
 
     let recorder = ctx.recorder(NAME);
     let controller = Controller {

@@ -25,7 +25,8 @@ use crate::error::{Error, Tried, code};
 use crate::error::{message, namespace_terminating};
 use crate::index::Owned;
 use crate::meta::{self, Key};
-use crate::{hash, index, pod};
+use crate::selecting::Selecting;
+use crate::{hash, pod};
 
 pub use plan::scaled;
 use plan::{Sets, Strategy, replicas_of};
@@ -59,12 +60,8 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
             .collect()
     });
     driver.watch(&all_sets, {
-        let in_namespace = index::namespace(&deployments);
-        move |event| {
-            adoption::owners(event, &in_namespace, |owner| {
-                owner.spec.as_ref().map(|s| s.selector.clone())
-            })
-        }
+        let owners = Selecting::of(&deployments, |owner| owner.spec.as_ref().map(|s| s.selector.clone()));
+        move |event| adoption::owners(event, &owners)
     });
     driver.watch(&all_pods, {
         let (deployments, sets) = (deployments.clone(), all_sets.clone());

@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::index;
 use crate::meta::{self, Key};
 use crate::pod;
+use crate::selecting::Selecting;
 
 use sizes::{Expected, Sizes};
 
@@ -43,8 +44,8 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let mut driver = Driver::new("disruption-controller", &ctx.scope);
     driver.watch(&budgets, |event| vec![Key::of(&**event.object())]);
     driver.watch(&all_pods, {
-        let by_ns = by_ns.clone();
-        move |event| covering(event, &by_ns)
+        let covering = Selecting::of(&budgets, |budget| budget.spec.as_ref()?.selector.clone());
+        move |event| covered(event, &covering)
     });
     // A new size changes what a percentage means.
     follow(&mut driver, &sizes.deployments, &by_ns, |d| {
@@ -98,7 +99,7 @@ fn covers(budget: &PodDisruptionBudget, pod: &Pod) -> bool {
         .is_some_and(|s| s.matches(meta::labels(pod)))
 }
 
-fn covering(event: &Event<Pod>, budgets: &Index<PodDisruptionBudget>) -> Vec<Key> {
+fn covered(event: &Event<Pod>, budgets: &Selecting<PodDisruptionBudget>) -> Vec<Key> {
     let (old, new) = match event {
         Event::Applied { old, new } => (old.as_deref(), Some(&**new)),
         Event::Deleted(old) => (Some(&**old), None),
@@ -116,11 +117,10 @@ fn covering(event: &Event<Pod>, budgets: &Index<PodDisruptionBudget>) -> Vec<Key
             return Vec::new();
         }
     }
-    let all = budgets.get(meta::namespace(&**event.object()));
-    let concerned = all
-        .iter()
-        .filter(|b| [old, new].into_iter().flatten().any(|pod| covers(b, pod)));
-    concerned.map(|b| Key::of(&**b)).collect()
+    let pods = [old, new].into_iter().flatten();
+    pods.flat_map(|pod| budgets.who(pod))
+        .map(|(budget, _)| Key::of(&*budget))
+        .collect()
 }
 
 impl Reconcile for Controller {

@@ -14,6 +14,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use mk8s_client::{Event, Index, Informer};
 
@@ -21,6 +22,7 @@ use crate::driver::Driver;
 use crate::index;
 use crate::meta::{self, Key};
 use crate::pod;
+use crate::selecting::Selecting;
 
 /// Marks what belongs to a service without a cluster address.
 pub const HEADLESS: &str = "service.kubernetes.io/headless";
@@ -181,44 +183,27 @@ pub fn selected(service: &Service, pods: &Index<Pod>) -> Vec<std::sync::Arc<Pod>
 pub fn follow(driver: &mut Driver, ctx: &crate::Context) {
     let all = ctx.informers.of::<Service>();
     driver.watch(&all, |event| vec![Key::of(&**event.object())]);
-    let services = Selectors::of(&all);
+    let services = selecting(&all);
     driver.watch(&ctx.informers.of::<Pod>(), move |event| concerned(event, &services));
 }
 
-/// Services by what they select: each by one label that all its pods have, so that a pod asks for those of its own labels alone.
-pub struct Selectors(Index<Service>);
-
-impl Selectors {
-    pub fn of(services: &Informer<Service>) -> Self {
-        Selectors(services.index("selector", |service| {
-            let selector = service.spec.as_ref().and_then(|s| s.selector.as_ref());
-            let first = selector.filter(|_| is_managed(service)).and_then(|s| s.iter().next());
-            first
-                .map(|label| label_key(meta::namespace(service), label))
-                .into_iter()
-                .collect()
-        }))
-    }
-
-    /// The Services that select a pod.
-    pub fn of_pod(&self, pod: &Pod) -> Vec<Key> {
-        let labels = meta::labels(pod);
-        let candidates = labels
-            .iter()
-            .flat_map(|label| self.0.get(&label_key(meta::namespace(pod), label)));
-        let selects = |service: &std::sync::Arc<Service>| {
-            let selector = service.spec.as_ref().and_then(|s| s.selector.as_ref());
-            selector.is_some_and(|selector| meta::selects(selector, labels))
-        };
-        candidates.filter(selects).map(|service| Key::of(&*service)).collect()
-    }
+/// Services by what they select.
+fn selecting(services: &Informer<Service>) -> Selecting<Service> {
+    Selecting::of(services, |service| {
+        let spec = service.spec.as_ref().filter(|_| is_managed(service))?;
+        Some(LabelSelector {
+            match_labels: spec.selector.clone(),
+            match_expressions: None,
+        })
+    })
 }
 
-fn label_key(namespace: &str, (label, value): (&String, &String)) -> String {
-    format!("{namespace}/{label}={value}")
+/// The Services that select a pod.
+fn services_of(pod: &Pod, services: &Selecting<Service>) -> impl Iterator<Item = Key> {
+    services.who(pod).map(|(service, _)| Key::of(&*service))
 }
 
-fn concerned(event: &Event<Pod>, services: &Selectors) -> Vec<Key> {
+fn concerned(event: &Event<Pod>, services: &Selecting<Service>) -> Vec<Key> {
     let (old, new) = match event {
         Event::Applied { old, new } => (old.as_deref(), Some(&**new)),
         Event::Deleted(old) => (Some(&**old), None),
@@ -233,9 +218,9 @@ fn concerned(event: &Event<Pod>, services: &Selectors) -> Vec<Key> {
     {
         return Vec::new();
     }
-    let mut keys = new.map(|pod| services.of_pod(pod)).unwrap_or_default();
+    let mut keys: Vec<Key> = new.into_iter().flat_map(|pod| services_of(pod, services)).collect();
     let moved = old.filter(|old| new.is_none_or(|new| meta::labels(*old) != meta::labels(new)));
-    keys.extend(moved.into_iter().flat_map(|old| services.of_pod(old)));
+    keys.extend(moved.into_iter().flat_map(|old| services_of(old, services)));
     keys
 }
 

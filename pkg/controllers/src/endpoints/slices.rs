@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -14,7 +15,7 @@ use parking_lot::Mutex;
 use super::plan::{self, Changes, MANAGER};
 use super::topology::{Ratios, SharedOut, is_auto, ratios, share_part, shared_out};
 use super::write::write;
-use super::{Selectors, follow, is_managed, selected, service_of, trigger};
+use super::{follow, is_managed, selected, selecting, service_of, services_of, trigger};
 use crate::context::Context;
 use crate::driver::{Driver, Next, Reconcile};
 use crate::error::Error;
@@ -23,6 +24,8 @@ use crate::index;
 use crate::meta::{self, Key};
 
 const NAME: &str = "endpointslice-controller";
+/// Nodes come and change together: so long after the first, those whose endpoints are shared out by nodes are looked at.
+const GATHER: Duration = Duration::from_millis(500);
 const WORKERS: usize = 5;
 const ZONE: &str = "topology.kubernetes.io/zone";
 
@@ -89,7 +92,7 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
 /// A node that comes, goes or moves concerns the Services of its pods; what zones are worth, those that are shared out by it.
 fn follow_nodes(driver: &mut Driver, ctx: &Context, parts: &Arc<Mutex<Option<Ratios>>>) {
     let (nodes, pods) = (ctx.informers.of::<Node>(), ctx.informers.of::<Pod>());
-    let (on_node, services) = (index::node(&pods), Selectors::of(&ctx.informers.of::<Service>()));
+    let (on_node, services) = (index::node(&pods), selecting(&ctx.informers.of::<Service>()));
     let auto = ctx
         .informers
         .of::<Service>()
@@ -97,7 +100,7 @@ fn follow_nodes(driver: &mut Driver, ctx: &Context, parts: &Arc<Mutex<Option<Rat
             true => vec![String::new()],
             false => Vec::new(),
         });
-    let (parts, all) = (parts.clone(), nodes.clone());
+    let (parts, queue) = (parts.clone(), driver.queue.clone());
     driver.watch(&nodes, move |event| {
         let zone = |node: &Node| meta::labels(node).get(ZONE).cloned();
         let (old, new) = match event {
@@ -107,18 +110,13 @@ fn follow_nodes(driver: &mut Driver, ctx: &Context, parts: &Arc<Mutex<Option<Rat
         let mut keys = Vec::new();
         if old.map(zone) != new.map(zone) {
             let pods = on_node.get(meta::name(&**event.object()));
-            keys.extend(pods.iter().flat_map(|pod| services.of_pod(pod)));
+            keys.extend(pods.iter().flat_map(|pod| services_of(pod, &services)));
         }
         if old.and_then(share_part) != new.and_then(share_part) {
-            let before = parts.lock().take();
-            let auto = auto.get("");
-            // Worked out when somebody asks: thousands of nodes that come are not looked at for each of them.
-            if !auto.is_empty() {
-                let now = ratios(all.list().iter().map(|node| &**node));
-                if before.as_ref() != Some(&now) {
-                    keys.extend(auto.iter().map(|service| Key::of(&**service)));
-                }
-                *parts.lock() = Some(now);
+            // Worked out when a Service is looked at: thousands of nodes that come are not looked at for each of them.
+            parts.lock().take();
+            for service in auto.get("") {
+                queue.add_after(Key::of(&*service), GATHER);
             }
         }
         keys

@@ -4,13 +4,14 @@ use std::fmt;
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use mk8s_client::{Event, Index, Informer};
+use mk8s_client::{Event, Informer};
 
 use super::view::{FINALIZER, end};
 use crate::adoption::{self, manager};
 use crate::index::Owned;
 use crate::meta::{self, Key};
 use crate::pod;
+use crate::selecting::Selecting;
 
 /// What is reconciled.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -61,11 +62,10 @@ pub(super) fn is_order(event: &Event<Job>) -> bool {
 }
 
 /// The Jobs of a pod's event, and the pod itself if nobody is left to release it.
-pub(super) fn of_pod(event: &Event<Pod>, jobs: &Informer<Job>, in_namespace: &Index<Job>) -> Vec<Item> {
+pub(super) fn of_pod(event: &Event<Pod>, jobs: &Informer<Job>, owners: &Selecting<Job>) -> Vec<Item> {
     let mut items: Vec<Item> = Vec::new();
     if changes_counts(event) {
-        let selector = |job: &Job| job.spec.as_ref().and_then(|s| s.selector.clone());
-        let keys = adoption::owners(event, in_namespace, selector);
+        let keys = adoption::owners(event, owners);
         items.extend(keys.into_iter().map(Item::Job));
     }
     let Event::Applied { new, .. } = event else {

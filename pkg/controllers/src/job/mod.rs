@@ -29,9 +29,9 @@ use crate::adoption;
 use crate::context::Context;
 use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried};
-use crate::index;
 use crate::index::Owned;
 use crate::meta::{self, Key};
+use crate::selecting::Selecting;
 
 use events::Item;
 use memory::Memory;
@@ -75,10 +75,13 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
         }
     });
     driver.watch(&all_pods, {
-        let (jobs, in_namespace) = (jobs.clone(), index::namespace(&jobs));
+        let (jobs, owners) = (
+            jobs.clone(),
+            Selecting::of(&jobs, |job| job.spec.as_ref()?.selector.clone()),
+        );
         let (queue, memory) = (driver.queue.clone(), memory.clone());
         move |event| {
-            let items = events::of_pod(event, &jobs, &in_namespace);
+            let items = events::of_pod(event, &jobs, &owners);
             items.into_iter().for_each(|item| after_rest(&queue, &memory, item));
             Vec::new()
         }
@@ -130,10 +133,14 @@ impl Controller {
             return Ok(Next::Done);
         }
         if let Some(owner) = meta::controller_of_kind::<Job, _>(&*pod) {
+            let counts = |job: &Job| end(job).is_none() || is_anothers(job);
+            let known = self.jobs.get(key.ns(), &owner.name);
+            if known.is_some_and(|job| meta::uid(&*job) == owner.uid && counts(&job)) {
+                return Ok(Next::Done);
+            }
             // The informer of Jobs may lag behind that of pods: ask.
             let live = self.ctx.api::<Job>(&key.namespace).get_opt(&owner.name).await;
             let live = live.tried(|| format!("get Job {}/{}", key.namespace, owner.name))?;
-            let counts = |job: &Job| end(job).is_none() || is_anothers(job);
             if live.is_some_and(|job| meta::uid(&job) == owner.uid && counts(&job)) {
                 return Ok(Next::Done);
             }

@@ -25,9 +25,10 @@ use crate::driver::{Driver, Next, Reconcile};
 use crate::error::{Error, Tried, message, namespace_terminating};
 use crate::index::Owned;
 use crate::meta::{self, Key};
+use crate::pod;
 use crate::replicas::{self, Pause, Round};
 use crate::rests::Rests;
-use crate::{index, pod};
+use crate::selecting::Selecting;
 
 pub use set::Set;
 
@@ -73,10 +74,10 @@ pub async fn run<S: Set>(ctx: Context) -> Result<(), Error> {
             .collect()
     });
     driver.watch(&all_pods, {
-        let in_namespace = index::namespace(&sets);
+        let owners = Selecting::of(&sets, S::selector);
         let (queue, rests) = (driver.queue.clone(), rests.clone());
         move |event| {
-            rests.wake(&queue, adoption::owners(event, &in_namespace, S::selector));
+            rests.wake(&queue, adoption::owners(event, &owners));
             Vec::new()
         }
     });

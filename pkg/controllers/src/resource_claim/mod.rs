@@ -16,7 +16,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
 use mk8s_api::meta as object;
-use mk8s_client::{Event, EventRecorder, Index, Informer, Raw, Seen};
+use mk8s_client::{Event, EventRecorder, Index, Informer, Raw, Seen, WorkQueue};
 use serde_json::json;
 
 use self::claim::Consumer;
@@ -51,6 +51,8 @@ const TEMPLATES: Rest = Rest {
 enum Side {
     Pod(Key),
     Claim(Key),
+    /// The pods that use a claim, which may be thousands.
+    Users(Key),
 }
 
 impl fmt::Display for Side {
@@ -58,13 +60,17 @@ impl fmt::Display for Side {
         match self {
             Side::Pod(key) => write!(f, "pod {key}"),
             Side::Claim(key) => write!(f, "claim {key}"),
+            Side::Users(key) => write!(f, "users of claim {key}"),
         }
     }
 }
 
 struct Controller {
     ctx: Context,
+    queue: WorkQueue<Side>,
     pods: Informer<Pod>,
+    /// Pods by the claims that they use.
+    by_claim: Index<Pod>,
     claims: Informer<Raw>,
     templates: Informer<Raw>,
     /// Claims by the pod that they were made for.
@@ -89,14 +95,12 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     });
     let mut driver = Driver::new("resource-claim-controller", &ctx.scope);
     driver.watch(&pods, pod_event);
-    driver.watch(&claims, move |event| {
+    driver.watch(&claims, |event| {
         let key = Key::of(&**event.object());
-        let users = by_claim.get(&key.to_string());
-        let mut sides: Vec<Side> = users.iter().map(|pod| Side::Pod(Key::of(&**pod))).collect();
-        if let Event::Applied { .. } = event {
-            sides.push(Side::Claim(key));
+        match event {
+            Event::Applied { .. } => vec![Side::Users(key.clone()), Side::Claim(key)],
+            Event::Deleted(_) => vec![Side::Users(key)],
         }
-        sides
     });
     driver.watch(&templates, move |event| {
         let waiting = by_template.get(&Key::of(&**event.object()).to_string());
@@ -104,6 +108,8 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     });
     let recorder = ctx.recorder(NAME);
     let controller = Controller {
+        queue: driver.queue.clone(),
+        by_claim,
         ctx,
         pods,
         claims,
@@ -157,6 +163,12 @@ impl Reconcile<Side> for Controller {
                     Ok(Next::Done)
                 }
             },
+            Side::Users(key) => {
+                for pod in self.by_claim.get(&key.to_string()) {
+                    self.queue.add(Side::Pod(Key::of(&*pod)));
+                }
+                Ok(Next::Done)
+            }
             Side::Claim(key) => match self.claims.get(key.ns(), &key.name) {
                 Some(claim) => self.claim(&claim).await.map(|()| Next::Done),
                 None => Ok(Next::Done),

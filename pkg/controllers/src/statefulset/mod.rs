@@ -29,7 +29,8 @@ use crate::failed_pods::FailedPods;
 use crate::history::{self, History, Parent};
 use crate::index::Owned;
 use crate::meta::{self, Key};
-use crate::{index, pod};
+use crate::pod;
+use crate::selecting::Selecting;
 
 use act::Act;
 use plan::View;
@@ -60,16 +61,16 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     let revisions = ctx.informers.of::<ControllerRevision>();
     let claims = Partial::informer(&ctx.informers, "", "PersistentVolumeClaim", "persistentvolumeclaims");
     let pods = Owned::of(&all_pods);
-    let in_namespace = index::namespace(&sets);
+    let owners = Selecting::of(&sets, selector);
     let mut driver = Driver::new(NAME, &ctx.scope);
 
     // A deleted one too: what is remembered of its name is forgotten between two reconciliations, not under one.
     driver.watch(&sets, |event| vec![Key::of(&**event.object())]);
     driver.watch(&all_pods, {
-        let (sets, in_namespace) = (sets.clone(), in_namespace.clone());
-        move |event| pod_event(event, &sets, &in_namespace)
+        let (sets, owners) = (sets.clone(), owners.clone());
+        move |event| pod_event(event, &sets, &owners)
     });
-    driver.watch(&revisions, move |event| history::owners(event, &in_namespace, selector));
+    driver.watch(&revisions, move |event| history::owners(event, &owners));
     driver.watch(&claims, {
         let by_claim = sets.index("claims", claim_prefixes);
         move |event| claim_event(event, &by_claim)
@@ -90,8 +91,8 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     driver.run(WORKERS, controller).await
 }
 
-fn pod_event(event: &Event<Pod>, sets: &Informer<StatefulSet>, in_namespace: &Index<StatefulSet>) -> Vec<Key> {
-    let mut keys = adoption::owners(event, in_namespace, selector);
+fn pod_event(event: &Event<Pod>, sets: &Informer<StatefulSet>, owners: &Selecting<StatefulSet>) -> Vec<Key> {
+    let mut keys = adoption::owners(event, owners);
     if let Event::Deleted(pod) = event
         && keys.is_empty()
     {

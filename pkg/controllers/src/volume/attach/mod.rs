@@ -113,7 +113,10 @@ pub async fn run(ctx: Context) -> Result<(), Error> {
     });
     driver.watch(&claims, {
         let by = by.clone();
-        move |event| users(&by, &Key::of(&**event.object()))
+        move |event| match event {
+            Event::Applied { old: Some(old), new } if binding_of(old) == binding_of(new) => Vec::new(),
+            event => users(&by, &Key::of(&**event.object())),
+        }
     });
     driver.watch(&volumes, {
         let by = by.clone();
@@ -222,6 +225,12 @@ fn node_event(event: &Event<Node>, gone: &Gone) -> Vec<Key> {
             }
         }
     }
+}
+
+/// What of a claim says which volume a pod gets by it.
+fn binding_of(claim: &Raw) -> impl PartialEq + use<'_> {
+    let owners = &claim.metadata.owner_references;
+    (meta::uid(claim), phase(claim), volume_name(claim), owners)
 }
 
 /// The nodes whose pods use a claim.
