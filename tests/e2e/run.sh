@@ -6,7 +6,7 @@ set -uo pipefail
 binary=$(readlink -f "$1")
 shift
 parts=("$@")
-((${#parts[@]})) || parts=(init app changes batch helm trouble join sets scheduling ranges full-node power-off registry dead-host reset again interrupted damaged)
+((${#parts[@]})) || parts=(init app changes containers batch helm trouble join sets scheduling ranges full-node power-off registry dead-host reset again interrupted damaged)
 here=$(dirname "$(readlink -f "$0")")
 hosts=$here/../../hack/hosts.sh
 work=$(mktemp -d)

@@ -236,7 +236,18 @@ impl Dir {
         let name = name.as_ref();
         let failed = |errno| Error::new("open", self.at(name), errno);
         let there = self.open_with(name, OFlag::O_PATH, Mode::empty(), ResolveFlag::empty());
-        let there = there.map_err(failed)?;
+        self.read_only(name, there.map_err(failed)?)
+    }
+
+    /// As [`Dir::file`], by links that stay beneath: a container's own way to a file of its volume.
+    pub fn file_beneath(&self, name: impl AsRef<Path>) -> Result<std::fs::File> {
+        let name = name.as_ref();
+        let there = open_beneath(self, name).map_err(|errno| Error::new("open", self.at(name), errno))?;
+        self.read_only(name, there)
+    }
+
+    fn read_only(&self, name: &Path, there: OwnedFd) -> Result<std::fs::File> {
+        let failed = |errno| Error::new("open", self.at(name), errno);
         match fstat(&there).map_err(failed)?.st_mode & SFlag::S_IFMT.bits() {
             kind if kind == SFlag::S_IFREG.bits() => {}
             kind if kind == SFlag::S_IFDIR.bits() => return Err(failed(Errno::EISDIR)),

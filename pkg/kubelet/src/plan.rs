@@ -114,12 +114,11 @@ pub fn ends(pod: &Pod, record: &PodRecord) -> bool {
 
 /// Some(success) when no container of the pod will ever run again by its restart policy.
 pub fn finished(pod: &Pod, record: &PodRecord) -> Option<bool> {
-    let policy = pod::restart_policy(pod);
     for container in pod::init_containers(pod).iter().filter(|c| !pod::is_sidecar(c)) {
         let r = record.container(&container.name);
         if let Some(exit) = r.and_then(ContainerRecord::exit)
             && exit.code != 0
-            && policy == "Never"
+            && !pod::restarts(pod, container, exit.code)
             && !r.is_some_and(ContainerRecord::busy)
         {
             return Some(false);
@@ -129,20 +128,12 @@ pub fn finished(pod: &Pod, record: &PodRecord) -> Option<bool> {
     for container in pod::containers(pod) {
         let r = record.container(&container.name)?;
         let exit = r.exit()?;
-        if r.busy() || should_restart(policy, exit) {
+        if r.busy() || pod::restarts(pod, container, exit.code) {
             return None;
         }
         success &= exit.code == 0;
     }
     (!pod::containers(pod).is_empty()).then_some(success)
-}
-
-fn should_restart(policy: &str, exit: &Exit) -> bool {
-    match policy {
-        "Never" => false,
-        "OnFailure" => exit.code != 0,
-        _ => true,
-    }
 }
 
 /// Each step only when the one before is confirmed: the containers, then what they shared, the address with it, then volumes
@@ -332,10 +323,10 @@ fn correct_containers(pod: &Pod, record: &PodRecord, now: Timestamp, plan: &mut 
 
 /// Why a running container is to be ended although its pod goes on.
 fn correction(pod: &Pod, container: &Container, record: &ContainerRecord, in_old_sandbox: bool) -> Option<Action> {
-    let again = if pod::restart_policy(pod) == "Never" {
-        ""
-    } else {
+    let again = if pod::restarts_when_ended(pod, container) {
         ", will be restarted"
+    } else {
+        ""
     };
     let name = &container.name;
     let image = record.current.as_ref().map(|i| i.image.as_str());
@@ -429,10 +420,8 @@ pub fn initialized(pod: &Pod, record: &PodRecord) -> bool {
 /// The restart of a container that ended, if its policy has one. Init containers that succeeded are only here when the
 /// sandbox is new: then they run again whatever the policy.
 pub fn restarts(pod: &Pod, container: &Container, exit: &Exit) -> bool {
-    if pod::is_init(pod, &container.name) {
-        return pod::is_sidecar(container) || exit.code == 0 || pod::restart_policy(pod) != "Never";
-    }
-    should_restart(pod::restart_policy(pod), exit)
+    let has_done_its_part = pod::is_init(pod, &container.name) && exit.code == 0;
+    has_done_its_part || pod::restarts(pod, container, exit.code)
 }
 
 fn step(

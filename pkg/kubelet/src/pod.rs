@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, ObjectReference, Pod, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// The terminal phases: a pod never leaves them.
@@ -67,8 +67,42 @@ pub fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
 }
 
-pub fn restart_policy(pod: &Pod) -> &str {
-    spec(pod).restart_policy.as_deref().unwrap_or("Always")
+/// The container's own policy, else its pod's.
+fn restart_policy<'a>(pod: &'a Pod, container: &'a Container) -> &'a str {
+    let own = container.restart_policy.as_deref();
+    own.or(spec(pod).restart_policy.as_deref()).unwrap_or("Always")
+}
+
+/// Whether a container that ended with this code runs again: by the first of its rules that speaks of the code, else by its policy
+/// (KEP-5307). Init containers that succeeded have done their part, whatever this says.
+pub fn restarts(pod: &Pod, container: &Container, code: i32) -> bool {
+    has_rule(container, code)
+        || match restart_policy(pod, container) {
+            "Never" => false,
+            "OnFailure" => code != 0,
+            _ => true,
+        }
+}
+
+/// Whether it runs again when its node ends it: there is no code yet of which a rule could speak.
+pub fn restarts_when_ended(pod: &Pod, container: &Container) -> bool {
+    restart_policy(pod, container) != "Never"
+}
+
+/// All that a rule can ask for is a restart: the API takes no other action. Without a policy of its own a container has no rules.
+fn has_rule(container: &Container, code: i32) -> bool {
+    let mut rules = container.restart_policy_rules.iter().flatten();
+    let speaks = |rule: &ContainerRestartRule| {
+        let codes = rule.exit_codes.as_ref();
+        codes.is_some_and(
+            |on| match (on.operator.as_str(), on.values.iter().flatten().any(|own| *own == code)) {
+                ("In", among) => among,
+                ("NotIn", among) => !among,
+                _ => false,
+            },
+        )
+    };
+    container.restart_policy.is_some() && rules.any(|rule| rule.action == "Restart" && speaks(rule))
 }
 
 pub fn host_network(pod: &Pod) -> bool {
@@ -145,7 +179,39 @@ pub fn time(at: jiff::Timestamp) -> Time {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn a_container_runs_again_by_its_rules_its_policy_or_its_pods() {
+        let rule = |operator: &str, codes: &[i32]| json!([{"action": "Restart", "exitCodes": {"operator": operator, "values": codes}}]);
+        let own = |policy: &str| json!({"name": "a", "restartPolicy": policy});
+        let ruled =
+            |rules: serde_json::Value| json!({"name": "a", "restartPolicy": "Never", "restartPolicyRules": rules});
+        // By exit code 0, 1 and 42, and when its node ends it.
+        for (policy, container, expected) in [
+            ("Always", json!({"name": "a"}), [true, true, true, true]),
+            ("OnFailure", json!({"name": "a"}), [false, true, true, true]),
+            ("Never", json!({"name": "a"}), [false, false, false, false]),
+            ("Never", own("Always"), [true, true, true, true]),
+            ("Never", own("OnFailure"), [false, true, true, true]),
+            ("Always", own("Never"), [false, false, false, false]),
+            ("Always", ruled(rule("In", &[42])), [false, false, true, false]),
+            ("Always", ruled(rule("NotIn", &[0, 42])), [false, true, false, false]),
+            (
+                "Never",
+                json!({"name": "a", "restartPolicyRules": rule("In", &[42])}),
+                [false, false, false, false],
+            ),
+        ] {
+            let spec = json!({"restartPolicy": policy, "containers": [container]});
+            let pod: Pod = serde_json::from_value(json!({"spec": spec})).unwrap();
+            let own = &containers(&pod)[0];
+            let [zero, one, answer] = [0, 1, 42].map(|code| restarts(&pod, own, code));
+            assert_eq!([zero, one, answer, restarts_when_ended(&pod, own)], expected, "{spec}");
+        }
+    }
 
     #[test]
     fn deadlines() {

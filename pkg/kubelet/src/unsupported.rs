@@ -33,13 +33,9 @@ const OF_POD: [OfPod; 4] = [
     }),
 ];
 
-const OF_CONTAINER: [OfContainer; 8] = [
+const OF_CONTAINER: [OfContainer; 5] = [
     ("volumeDevices", |own| {
         own.volume_devices.as_ref().is_some_and(|d| !d.is_empty())
-    }),
-    ("restartPolicy", |own| own.restart_policy.is_some()),
-    ("restartPolicyRules", |own| {
-        own.restart_policy_rules.as_ref().is_some_and(|rules| !rules.is_empty())
     }),
     ("resources.limits[hugepages-]", |own| {
         let limits = own
@@ -47,14 +43,6 @@ const OF_CONTAINER: [OfContainer; 8] = [
             .iter()
             .flat_map(|resources| resources.limits.iter().flatten());
         limits.into_iter().any(|(name, _)| name.starts_with("hugepages-"))
-    }),
-    ("env.valueFrom.fileKeyRef", |own| {
-        let sources = own
-            .env
-            .iter()
-            .flatten()
-            .filter_map(|variable| variable.value_from.as_ref());
-        sources.into_iter().any(|source| source.file_key_ref.is_some())
     }),
     ("volumeMounts.recursiveReadOnly", |own| {
         let mut mounts = own.volume_mounts.iter().flatten();
@@ -271,26 +259,16 @@ mod tests {
     fn each_of_a_container_is_named_by_its_path() {
         let with = |key: &str, value: Value| json!({"containers": [{"name": "a"}, {"name": "b", key: value}]});
         let mount = |how: &str| json!([{"name": "v", "mountPath": "/v", "readOnly": true, "recursiveReadOnly": how}]);
-        let file = json!({"key": "k", "path": "p", "volumeName": "v"});
         let limits = |limits: Value| with("resources", json!({"limits": limits}));
         let context = |context: Value| with("securityContext", context);
         let specs = [
             (
-                json!({"containers": [], "initContainers": [{"name": "s", "restartPolicy": "Always"}]}),
-                "spec.initContainers[0].restartPolicy",
-            ),
-            (with("restartPolicy", json!("Never")), "restartPolicy"),
-            (
-                with("restartPolicyRules", json!([{"action": "Restart"}])),
-                "restartPolicyRules",
+                json!({"containers": [], "initContainers": [{"name": "s", "securityContext": {"procMount": "Unmasked"}}]}),
+                "spec.initContainers[0].securityContext.procMount",
             ),
             (
                 with("volumeDevices", json!([{"name": "d", "devicePath": "/d"}])),
                 "volumeDevices",
-            ),
-            (
-                with("env", json!([{"name": "X", "valueFrom": {"fileKeyRef": file}}])),
-                "env.valueFrom.fileKeyRef",
             ),
             (
                 limits(json!({"memory": "1Gi", "hugepages-2Mi": "2Mi"})),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret, Service};
 
+use super::env_file;
 use super::expansion::{PROCESS_LIMIT, TooLong, expand};
 use crate::downward::{self, RuntimeValues};
 use crate::pod;
@@ -19,17 +20,22 @@ pub enum Error {
         name: String,
         key: String,
     },
+    #[error("environment variable key {key:?} not found in file {path:?}")]
+    FileKey { key: String, path: String },
+    #[error(transparent)]
+    File(#[from] env_file::Error),
     #[error(transparent)]
     Downward(#[from] downward::Error),
     #[error(transparent)]
     TooLong(#[from] TooLong),
 }
 
-/// The ConfigMaps and Secrets that the container names: None where the API has none of that name.
+/// The ConfigMaps and Secrets that the container names: None where the API has none of that name. And its files.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
     pub config_maps: BTreeMap<String, Option<std::sync::Arc<ConfigMap>>>,
     pub secrets: BTreeMap<String, Option<std::sync::Arc<Secret>>>,
+    pub files: env_file::Files,
 }
 
 impl Objects {
@@ -174,6 +180,16 @@ fn sourced(
             None => Err(missing("Secret", &r.name, &r.key)),
         };
     }
+    if let Some(selector) = &source.file_key_ref {
+        let value = env_file::value(&objects.files, selector)?;
+        return match value {
+            None if !selector.optional.unwrap_or(false) => Err(Error::FileKey {
+                key: selector.key.clone(),
+                path: selector.path.clone(),
+            }),
+            value => Ok(value),
+        };
+    }
     Ok(None)
 }
 
@@ -255,6 +271,7 @@ mod tests {
         Objects {
             config_maps: [("m".to_owned(), Some(map.into())), ("gone".to_owned(), None)].into(),
             secrets: [("s".to_owned(), Some(secret.into()))].into(),
+            files: [(("v".to_owned(), "f".to_owned()), Ok("A='one'\n".to_owned()))].into(),
         }
     }
 
@@ -311,6 +328,32 @@ mod tests {
                 (Err(error), Err(wanted)) => assert_eq!(error.to_string(), wanted),
                 (got, wanted) => panic!("{got:?} is not {wanted:?} for {spec}"),
             }
+        }
+    }
+
+    #[test]
+    fn variables_of_files() {
+        for (selector, expected) in [
+            (json!({"volumeName": "v", "path": "f", "key": "A"}), Ok(Some("one"))),
+            (
+                json!({"volumeName": "v", "path": "f", "key": "B", "optional": true}),
+                Ok(None),
+            ),
+            (
+                json!({"volumeName": "v", "path": "f", "key": "B"}),
+                Err("environment variable key \"B\" not found in file \"f\""),
+            ),
+            (
+                json!({"volumeName": "w", "path": "f", "key": "A", "optional": true}),
+                Err("cannot find the volume \"w\" referenced by FileKeyRef"),
+            ),
+        ] {
+            let env = json!([{"name": "F", "valueFrom": {"fileKeyRef": selector}}]);
+            let pod = pod(json!({"name": "c", "env": env}));
+            let (own, values) = (&pod::containers(&pod)[0], RuntimeValues::default());
+            let got = environment(&pod, own, &objects(), &Env::new(), &values).map_err(|error| error.to_string());
+            let got = got.as_ref().map(|env| env.get("F").map(String::as_str));
+            assert_eq!(got.map_err(String::as_str), expected, "{selector}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod ending;
 pub mod env;
+mod env_file;
 pub mod expansion;
 pub mod hooks;
 mod mounts;

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::env::{Env, environment, service_env};
 use super::expansion::{TooLong, expand_all};
-use super::{Failure, FailureKind, hooks, mounts, security};
+use super::{Failure, FailureKind, env_file, hooks, mounts, security};
 use crate::agent::{Agent, ReferencedObjects};
 use crate::record::{Exit, Instance, Sandbox, User};
 use crate::resources::qos;
@@ -152,7 +152,10 @@ impl Start {
     }
 
     async fn environment(&self) -> Result<Env, Failure> {
-        let objects = self.held.for_env(&self.container).await;
+        let mut objects = self.held.for_env(&self.container).await;
+        let (container, volumes) = (self.container.clone(), self.volumes.clone());
+        let files = job::blocking("environment-files", move || env_file::read_all(&container, &volumes)).await;
+        objects.files = files.map_err(Failure::config)?;
         let agent = &self.agent;
         agent.services.wait_synced().await;
         let links = pod::spec(&self.pod).enable_service_links.unwrap_or(true);

@@ -76,11 +76,7 @@ pub fn status(pod: &Pod, old: &PodStatus, record: &PodRecord, host_ip: &str, now
 /// containers run in a new sandbox whatever that is. What is refused of one would keep back what is told of all.
 fn stays(pod: &Pod, container: &Container, before: &ContainerStatus, own: &ContainerStatus) -> bool {
     let end = |status: &ContainerStatus| status.state.as_ref()?.terminated.as_ref().map(|end| end.exit_code);
-    let for_good = |exit| match pod::restart_policy(pod) {
-        "Never" => !pod::is_sidecar(container),
-        "OnFailure" => exit == 0 && !pod::is_sidecar(container),
-        _ => false,
-    };
+    let for_good = |code| !pod::restarts(pod, container, code);
     end(own).is_none() && end(before).is_some_and(for_good)
 }
 

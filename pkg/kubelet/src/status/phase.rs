@@ -30,7 +30,6 @@ fn of_containers(pod: &Pod, status: &PodStatus, record: &PodRecord) -> &'static 
     let find = |list: &Option<Vec<ContainerStatus>>, name: &str| -> Option<ContainerStatus> {
         list.iter().flatten().find(|s| s.name == name).cloned()
     };
-    let policy = pod::restart_policy(pod);
     let mut init_pending = false;
     for container in pod::init_containers(pod) {
         let known = find(&status.init_container_statuses, &container.name);
@@ -41,7 +40,7 @@ fn of_containers(pod: &Pod, status: &PodStatus, record: &PodRecord) -> &'static 
             (true, State::Ended(_)) => {}
             (true, State::Waiting) => init_pending |= !plan::initialized(pod, record),
             (false, State::Ended(code)) => {
-                if code != 0 && policy == "Never" {
+                if code != 0 && !pod::restarts(pod, container, code) {
                     return "Failed";
                 }
             }
@@ -60,7 +59,7 @@ fn of_containers(pod: &Pod, status: &PodStatus, record: &PodRecord) -> &'static 
             State::Ended(code) => {
                 ended += 1;
                 succeeded += u32::from(code == 0);
-                final_ends += u32::from(!restartable(policy, code));
+                final_ends += u32::from(!pod::restarts(pod, container, code));
             }
         }
     }
@@ -77,14 +76,6 @@ fn of_containers(pod: &Pod, status: &PodStatus, record: &PodRecord) -> &'static 
         return "Running";
     }
     if ended == succeeded { "Succeeded" } else { "Failed" }
-}
-
-fn restartable(policy: &str, code: i32) -> bool {
-    match policy {
-        "Never" => false,
-        "OnFailure" => code != 0,
-        _ => true,
-    }
 }
 
 enum State {
