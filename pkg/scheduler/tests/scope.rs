@@ -90,8 +90,8 @@ async fn serve(log: Arc<Mutex<Vec<String>>>, request: Request<Body>) -> Result<R
     Ok(Response::new(Body::from(body.to_string().into_bytes())))
 }
 
-#[tokio::test(start_paused = true)]
-async fn nothing_wakes_a_scheduler_whose_pods_have_their_nodes() {
+/// A scheduler's scope, and what was asked for in it.
+fn begin() -> (Supervisor, Arc<Mutex<Vec<String>>>) {
     let (scope, log) = (
         Supervisor::new(CancellationToken::new()),
         Arc::new(Mutex::new(Vec::new())),
@@ -100,6 +100,12 @@ async fn nothing_wakes_a_scheduler_whose_pods_have_their_nodes() {
     let client = Client::new(tower::service_fn(move |request| serve(told.clone(), request)), "d");
     let informers = Informers::fed(Arc::new(Cluster), &scope);
     mk8s_scheduler::run(client, informers, Config::default(), "test", &scope);
+    (scope, log)
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_wakes_a_scheduler_whose_pods_have_their_nodes() {
+    let (scope, log) = begin();
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(log.lock().iter().filter(|what| *what == "bound").count(), 2);
 
@@ -124,14 +130,7 @@ async fn nothing_wakes_a_scheduler_whose_pods_have_their_nodes() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_decided_is_bound_and_told_before_the_scope_has_ended() {
-    let (scope, log) = (
-        Supervisor::new(CancellationToken::new()),
-        Arc::new(Mutex::new(Vec::new())),
-    );
-    let told = log.clone();
-    let client = Client::new(tower::service_fn(move |request| serve(told.clone(), request)), "d");
-    let informers = Informers::fed(Arc::new(Cluster), &scope);
-    mk8s_scheduler::run(client, informers, Config::default(), "test", &scope);
+    let (scope, log) = begin();
     while log.lock().is_empty() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
